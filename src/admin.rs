@@ -1,0 +1,1 @@
+//! Layer 3: connections to the admin port of varnishd.

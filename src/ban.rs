@@ -1,0 +1,1 @@
+//! Layer 1: the ban language: parse, print, lint.

@@ -1,0 +1,1 @@
+//! Layer 5: arguments, one module a command, exit codes, output.

@@ -1,0 +1,1 @@
+//! Layer 4: wiring, reload, shutdown.

@@ -1,0 +1,1 @@
+//! Layer 3: metrics and the HTTP listener.

@@ -1,0 +1,17 @@
+//! Layer 0: the product's nouns. Plain values, no behaviour beyond parsing and printing.
+
+mod address;
+mod duration;
+mod name;
+mod secret;
+mod time;
+mod url;
+mod version;
+
+pub use address::{AddressError, HostPort};
+pub use duration::{DurationError, format_duration, parse_duration};
+pub use name::{EndpointName, NameError, NodeName, OriginName, VariantName};
+pub use secret::Secret;
+pub use time::Timestamp;
+pub use url::{HttpUrl, Scheme, UrlError};
+pub use version::{Mark, Relation, Version, VersionError};

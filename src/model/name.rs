@@ -1,0 +1,139 @@
+//! Names that an operator gives to things: they become metric labels and table cells.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Why a text is no name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing was written. The operator's fault: write a name.
+    #[error("a name must not be empty")]
+    Empty,
+    /// Longer than a label should be.
+    #[error("a name has at most {limit} bytes, this one has {got}")]
+    TooLong {
+        /// The limit, in bytes.
+        limit: usize,
+        /// The length found, in bytes.
+        got: usize,
+    },
+    /// A character that would need escaping in a label, a table or a shell.
+    #[error("a name consists of letters, digits, '.', '_', ':' and '-', not {found:?}")]
+    Character {
+        /// The first character that does not fit.
+        found: char,
+    },
+}
+
+const LONGEST: usize = 128;
+
+fn check(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if text.len() > LONGEST {
+        return Err(NameError::TooLong { limit: LONGEST, got: text.len() });
+    }
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+    match text.chars().find(|&c| !fits(c)) {
+        Some(found) => Err(NameError::Character { found }),
+        None => Ok(()),
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        ///
+        /// 1 to 128 bytes of letters, digits, `.`, `_`, `:` and `-`. Cloning shares the text.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// Takes `text` as a name.
+            ///
+            /// # Errors
+            /// [`NameError`] says which rule the text breaks.
+            pub fn new(text: &str) -> Result<Self, NameError> {
+                check(text).map(|()| Self(text.into()))
+            }
+
+            /// The name as written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+    };
+}
+
+name! {
+    /// Names one Varnish instance.
+    NodeName
+}
+name! {
+    /// Names one origin.
+    OriginName
+}
+name! {
+    /// Names one watched URL.
+    EndpointName
+}
+name! {
+    /// Names one set of request headers of an endpoint; see [`VariantName::default`].
+    VariantName
+}
+
+impl Default for VariantName {
+    /// The variant of an endpoint that configures none: `default`.
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
+impl NodeName {
+    /// The name of a node that was given by its address alone, as on a command line: the
+    /// characters of the address that a name cannot hold become `_`.
+    #[must_use]
+    pub fn from_address(address: &str) -> Self {
+        let text: String = address
+            .chars()
+            .take(LONGEST)
+            .map(|c| if c.is_ascii_alphanumeric() || ".:-".contains(c) { c } else { '_' })
+            .collect();
+        if text.is_empty() { Self("_".into()) } else { Self(text.into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_what_a_label_can_show() {
+        assert_eq!(NodeName::new("cache-01.ams:6081").unwrap().as_str(), "cache-01.ams:6081");
+        assert_eq!(NodeName::new(""), Err(NameError::Empty));
+        assert_eq!(NodeName::new("a b"), Err(NameError::Character { found: ' ' }));
+        assert_eq!(NodeName::new("a\u{1b}[31m"), Err(NameError::Character { found: '\u{1b}' }));
+        let long = "x".repeat(129);
+        assert_eq!(NodeName::new(&long), Err(NameError::TooLong { limit: 128, got: 129 }));
+    }
+
+    #[test]
+    fn an_address_makes_a_name() {
+        assert_eq!(NodeName::from_address("[::1]:6082").as_str(), "_::1_:6082");
+        assert!(NodeName::new(NodeName::from_address("").as_str()).is_ok());
+    }
+}

@@ -1,0 +1,1 @@
+//! Layer 1: the Varnish CLI protocol, sans-I/O.

@@ -1,0 +1,1 @@
+//! Layer 3: what must survive a restart.

@@ -1,0 +1,1 @@
+//! The admin client against real varnishd processes and faulty peers.

@@ -1,0 +1,1 @@
+//! `purgewatch ban` against real varnishd processes.

@@ -1,0 +1,23 @@
+//! The integration tests: one binary, so that real servers are built against once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    reason = "a test that panics has failed, which is what is wanted"
+)]
+
+mod admin;
+mod ban;
+mod config;
+mod expose;
+mod layers;
+mod probe;
+mod rules;
+mod store;
+mod support;
+mod systemd;
+mod watch;

@@ -1,0 +1,1 @@
+//! Fetches against real varnishd processes and faulty HTTP peers.

@@ -1,0 +1,6 @@
+//! Real servers and faulty peers for the tests. Each starts on a free loopback port, lives in a
+//! temporary directory, and is gone when its value is dropped.
+
+#![allow(dead_code, reason = "each test uses some of it")]
+
+pub mod varnish;

@@ -1,0 +1,1 @@
+//! The daemon against real varnishd processes.
