@@ -7,6 +7,7 @@
     clippy::indexing_slicing,
     clippy::string_slice,
     clippy::disallowed_methods,
+    unreachable_pub,
     reason = "a test that panics has failed, which is what is wanted"
 )]
 
