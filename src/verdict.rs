@@ -11,7 +11,7 @@ mod observation;
 mod state;
 
 pub use compare::Compare;
-pub use comparison::{Comparison, Doubt, Sandwich, Sight, compare};
+pub use comparison::{Comparison, Doubt, Fault, Sandwich, Sight, compare};
 pub use history::{Change, HistoryParts, OriginHistory, Seen, VERSIONS_KEPT};
 pub use observation::{
     Answer, CacheSigns, Condition, Failure, FetchRequest, Observation, Outcome, Phase, Phases,

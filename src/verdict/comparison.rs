@@ -1,6 +1,6 @@
 //! The sandwich: origin, node, origin again.
 
-use super::{Observation, Outcome, Unversioned};
+use super::{Failure, Observation, Outcome, Unversioned};
 use crate::model::{Relation, Version};
 
 /// What one fetch showed, as far as a comparison needs it.
@@ -11,16 +11,31 @@ pub enum Sight {
     /// An answer with an acceptable status, but without what the `compare` rule reads.
     Unversioned(Unversioned),
     /// No answer, or none with an acceptable status.
-    Failed,
+    Failed(Fault),
+}
+
+/// Why a fetch showed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// There was no answer that can be judged.
+    #[error(transparent)]
+    Failure(Failure),
+    /// The status is none that can be compared.
+    #[error("answered with status {0}")]
+    Status(u16),
+    /// The origin was not asked, because it had asked for a pause (429, or 503 with
+    /// `Retry-After`).
+    #[error("not asked: it wants a pause")]
+    Paused,
 }
 
 impl From<&Observation> for Sight {
     fn from(observation: &Observation) -> Self {
         match &observation.outcome {
-            Outcome::Failed(_) => Self::Failed,
+            Outcome::Failed(failure) => Self::Failed(Fault::Failure(*failure)),
             Outcome::Answer(answer) => match &answer.version {
                 Ok(version) => Self::Version(version.clone()),
-                Err(Unversioned::Status) => Self::Failed,
+                Err(Unversioned::Status) => Self::Failed(Fault::Status(answer.status)),
                 Err(why) => Self::Unversioned(*why),
             },
         }
@@ -40,9 +55,11 @@ pub enum Comparison {
     /// The versions cannot be told, or the origin disagrees with itself.
     Unverifiable(Doubt),
     /// The node did not answer acceptably.
-    NodeFailed,
+    NodeFailed(Fault),
     /// The origin did not answer acceptably.
     OriginFailed {
+        /// What it did instead.
+        fault: Fault,
         /// What the node serves, where that is known.
         node: Option<Version>,
     },
@@ -79,13 +96,15 @@ pub enum Sandwich {
 pub fn compare(before: &Sight, node: &Sight, after: Option<&Sight>) -> Sandwich {
     let done = Sandwich::Done;
     let node = match node {
-        Sight::Failed => return done(Comparison::NodeFailed),
+        Sight::Failed(fault) => return done(Comparison::NodeFailed(*fault)),
         Sight::Version(version) => Ok(version),
         Sight::Unversioned(why) => Err(*why),
     };
-    let origin_failed = || Sandwich::Done(Comparison::OriginFailed { node: node.ok().cloned() });
+    let origin_failed = |fault: &Fault| {
+        Sandwich::Done(Comparison::OriginFailed { fault: *fault, node: node.ok().cloned() })
+    };
     let before = match before {
-        Sight::Failed => return origin_failed(),
+        Sight::Failed(fault) => return origin_failed(fault),
         Sight::Unversioned(why) => {
             return done(Comparison::Unverifiable(Doubt::OriginUnversioned(*why)));
         }
@@ -100,7 +119,7 @@ pub fn compare(before: &Sight, node: &Sight, after: Option<&Sight>) -> Sandwich 
     }
     let after = match after {
         None => return Sandwich::Confirm,
-        Some(Sight::Failed) => return origin_failed(),
+        Some(Sight::Failed(fault)) => return origin_failed(fault),
         Some(Sight::Unversioned(why)) => {
             return done(Comparison::Unverifiable(Doubt::OriginUnversioned(*why)));
         }
@@ -160,12 +179,13 @@ mod tests {
 
     #[test]
     fn who_failed_is_said() {
-        let failed = Sight::Failed;
-        let node_failed = Sandwich::Done(Comparison::NodeFailed);
+        let fault = Fault::Status(503);
+        let failed = Sight::Failed(fault);
+        let node_failed = Sandwich::Done(Comparison::NodeFailed(fault));
         assert_eq!(compare(&failed, &failed, None), node_failed);
         assert_eq!(compare(&tag("a"), &failed, None), node_failed);
         let Sight::Version(a) = tag("a") else { panic!("a version") };
-        let origin_failed = Sandwich::Done(Comparison::OriginFailed { node: Some(a) });
+        let origin_failed = Sandwich::Done(Comparison::OriginFailed { fault, node: Some(a) });
         assert_eq!(compare(&failed, &tag("a"), None), origin_failed);
         assert_eq!(compare(&tag("b"), &tag("a"), Some(&failed)), origin_failed);
     }

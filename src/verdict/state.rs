@@ -149,8 +149,9 @@ impl Verdict {
     /// Whether the next probe should come sooner than planned: something is not as it should be
     /// and not yet known for sure.
     #[must_use]
-    pub fn is_pressing(&self) -> bool {
-        self.failures > 0 || matches!(self.state, State::Unknown | State::Lagging)
+    pub fn is_pressing(&self, limits: Limits) -> bool {
+        let unconfirmed = (1..limits.failures).contains(&self.failures);
+        unconfirmed || matches!(self.state, State::Unknown | State::Lagging)
     }
 
     /// Takes in what one round found out. Returns the change of state, if there is one.
@@ -187,8 +188,8 @@ impl Verdict {
         now: Timestamp,
     ) -> State {
         match comparison {
-            Comparison::NodeFailed => return self.failed(State::CacheDown, limits),
-            Comparison::OriginFailed { node } => {
+            Comparison::NodeFailed(_) => return self.failed(State::CacheDown, limits),
+            Comparison::OriginFailed { node, .. } => {
                 return self.origin_failed(node.as_ref(), history, limits, now);
             }
             _ => self.failures = 0,
@@ -214,7 +215,7 @@ impl Verdict {
                 self.graded(history, limits, now)
             }
             Comparison::Unverifiable(_) => self.undecided(),
-            Comparison::NodeFailed | Comparison::OriginFailed { .. } => self.state,
+            Comparison::NodeFailed(_) | Comparison::OriginFailed { .. } => self.state,
         }
     }
 
@@ -265,5 +266,151 @@ impl Verdict {
     fn failed(&mut self, state: State, limits: Limits) -> State {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= limits.failures { state } else { self.state }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Mark;
+    use crate::verdict::{Doubt, Fault};
+
+    const LIMITS: Limits =
+        Limits { max_stale: Duration::from_secs(60), failures: 2, settled: true };
+
+    struct Case {
+        history: OriginHistory,
+        verdict: Verdict,
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1_000)
+    }
+
+    fn version(tag: &str) -> Version {
+        Version { status: 200, mark: Mark::Etag(tag.into()) }
+    }
+
+    impl Case {
+        fn new() -> Self {
+            Self { history: OriginHistory::default(), verdict: Verdict::unknown(at(0)) }
+        }
+
+        /// A round in which the origin agrees with itself.
+        fn round(&mut self, seconds: u64, origin: &str, node: &str) -> State {
+            self.history.observe(&version(origin), at(seconds));
+            self.history.round_agreed();
+            let comparison = if origin == node {
+                Comparison::Same
+            } else {
+                Comparison::Differs { node: version(node) }
+            };
+            self.apply(seconds, &comparison)
+        }
+
+        fn apply(&mut self, seconds: u64, comparison: &Comparison) -> State {
+            self.verdict.apply(comparison, &self.history, LIMITS, at(seconds));
+            self.verdict.state
+        }
+
+        fn staleness(&self, seconds: u64) -> Option<u64> {
+            self.verdict.staleness(at(seconds)).map(|d| d.as_secs())
+        }
+    }
+
+    #[test]
+    fn a_silent_purge_failure_becomes_an_alarm_and_a_purge_ends_it() {
+        let mut case = Case::new();
+        assert_eq!(case.staleness(0), None);
+        assert_eq!(case.round(10, "v1", "v1"), State::Fresh);
+        assert_eq!(case.staleness(20), Some(0));
+        assert_eq!(case.round(40, "v2", "v1"), State::Lagging);
+        assert_eq!(case.staleness(55), Some(15), "it grows between probes");
+        assert_eq!(case.round(70, "v2", "v1"), State::Lagging);
+        assert_eq!(case.round(100, "v2", "v1"), State::Stale);
+        assert_eq!(case.staleness(160), Some(120));
+        assert_eq!(case.round(170, "v2", "v2"), State::Fresh);
+        assert_eq!(case.verdict.last_fresh, Some(at(170)));
+    }
+
+    #[test]
+    fn a_version_never_seen_at_the_origin_counts_from_the_first_mismatch() {
+        let mut case = Case::new();
+        assert_eq!(case.round(10, "v2", "v1"), State::Lagging);
+        assert_eq!(case.staleness(10), Some(0));
+        case.round(40, "v2", "v1");
+        assert_eq!(case.round(70, "v2", "v1"), State::Stale);
+        assert_eq!(case.staleness(70), Some(60));
+    }
+
+    #[test]
+    fn a_node_that_is_refreshed_with_unseen_versions_is_not_stale() {
+        let mut case = Case::new();
+        for step in 0..20 {
+            let state = case.round(step * 30, "v", &format!("n{step}"));
+            assert_ne!(state, State::Stale);
+            assert!(step < 4 || state == State::Unverifiable, "{step}");
+        }
+    }
+
+    #[test]
+    fn old_content_stays_an_alarm_while_the_origin_is_down() {
+        let mut case = Case::new();
+        let down = |node: &str| Comparison::OriginFailed {
+            fault: Fault::Status(503),
+            node: Some(version(node)),
+        };
+        case.round(0, "v1", "v1");
+        for seconds in [30, 60, 90] {
+            case.round(seconds, "v2", "v1");
+        }
+        assert_eq!(case.verdict.state, State::Stale);
+        for seconds in [120, 150, 180] {
+            assert_eq!(case.apply(seconds, &down("v1")), State::Stale);
+        }
+        assert_eq!(case.apply(210, &down("v2")), State::Stale, "one failure says nothing");
+        assert_eq!(case.apply(240, &down("v2")), State::OriginDown);
+        assert_eq!(case.staleness(240), None, "not known to be old, not known to be fresh");
+    }
+
+    #[test]
+    fn one_failure_is_a_hiccup_and_two_are_a_state() {
+        let mut case = Case::new();
+        let failed = Comparison::NodeFailed(Fault::Status(503));
+        case.round(0, "v1", "v1");
+        assert_eq!(case.apply(30, &failed), State::Fresh);
+        assert!(case.verdict.is_pressing(LIMITS));
+        assert_eq!(case.apply(32, &failed), State::CacheDown);
+        assert!(!case.verdict.is_pressing(LIMITS));
+        assert_eq!(case.round(60, "v1", "v1"), State::Fresh);
+    }
+
+    #[test]
+    fn an_origin_that_flaps_raises_no_alarm() {
+        let mut case = Case::new();
+        for step in 0..2_000 {
+            // Replicas in turns of one to three rounds; the node keeps what it has.
+            let origin = if step * 7 % 5 < 2 { "a" } else { "b" };
+            let state = case.round(step * 10, origin, "a");
+            assert_ne!(state, State::Stale, "round {step}");
+            assert!(step < 10 || state == State::Unverifiable, "round {step}: {state:?}");
+        }
+    }
+
+    #[test]
+    fn doubt_is_neither_fresh_nor_stale() {
+        let mut case = Case::new();
+        case.round(0, "v1", "v1");
+        let doubt = Comparison::Unverifiable(Doubt::OriginDisagrees);
+        assert_eq!(case.apply(30, &doubt), State::Unverifiable);
+        assert_eq!(case.staleness(40), None);
+        assert_eq!(case.verdict.last_fresh, Some(at(0)));
+    }
+
+    #[test]
+    fn labels_are_read_back() {
+        for state in State::ALL {
+            assert_eq!(State::from_label(state.label()), Some(state));
+        }
     }
 }
