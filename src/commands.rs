@@ -5,6 +5,7 @@
 //! name in [`GROUPS`]. It builds the runtime it needs, if any: a start has to stay cheap.
 
 mod config;
+pub mod config_file;
 mod exit;
 pub mod output;
 

@@ -3,8 +3,17 @@
 //! What is written (TOML) is parsed into what is meant: [`Config`] holds typed values in which
 //! every name leads somewhere and every range was checked, so that nothing after this has to.
 
+mod diagnostic;
+mod document;
+mod endpoint;
+mod load;
+mod plausible;
+mod reader;
 mod resolved;
+mod value;
 
+pub use diagnostic::{Diagnostic, Position, Report, Severity};
+pub use load::{LARGEST_FILE, LoadError, Loaded, load, parse};
 pub use resolved::{
     AdminSettings, BanHeaders, Config, Daemon, Endpoint, Node, Origin, SecretSettings,
     ServerAddress, Variant,

@@ -48,10 +48,7 @@ impl Config {
     /// variant and interval. Confirming a mismatch comes on top.
     #[must_use]
     pub fn scheduled_rate(&self, origin: &OriginName) -> f64 {
-        self.endpoints.iter().filter(|endpoint| endpoint.origin == *origin).fold(0.0, |sum, e| {
-            let variants = u32::try_from(e.variants.len()).unwrap_or(u32::MAX);
-            sum + f64::from(variants) / e.interval.as_secs_f64()
-        })
+        self.endpoints.iter().filter(|e| e.origin == *origin).map(Endpoint::rate).sum()
     }
 }
 
@@ -195,6 +192,15 @@ pub struct Endpoint {
     pub body_limit: u64,
     /// The response headers that bans on URLs can go by, if the VCL sets such.
     pub ban_headers: Option<BanHeaders>,
+}
+
+impl Endpoint {
+    /// The requests a second that its schedule alone makes at its origin, and at each node.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        let variants = u32::try_from(self.variants.len()).unwrap_or(u32::MAX);
+        f64::from(variants) / self.interval.as_secs_f64()
+    }
 }
 
 /// One set of request headers of an endpoint.

@@ -1,0 +1,84 @@
+//! What no single table shows: settings that are well-formed each and do not go together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use super::diagnostic::{Finding, Kind};
+use super::reader::Findings;
+use super::{Endpoint, Node, Origin};
+use crate::model::NodeName;
+
+/// A value with the place that findings about it point at.
+#[derive(Debug)]
+pub(super) struct Placed<T> {
+    pub(super) value: T,
+    pub(super) place: Range<usize>,
+}
+
+/// Notes each endpoint whose origin is one of its nodes: a cache is always as fresh as itself.
+pub(super) fn check_origins_are_no_nodes(
+    nodes: &[Placed<Node>],
+    origins: &[Placed<Origin>],
+    endpoints: &[Placed<Endpoint>],
+    findings: &Findings,
+) {
+    for origin in origins.iter().map(|origin| &origin.value) {
+        let same: BTreeSet<&NodeName> = nodes
+            .iter()
+            .filter(|node| node.value.http == origin.address)
+            .map(|node| &node.value.name)
+            .collect();
+        if same.is_empty() {
+            continue;
+        }
+        for Placed { value: endpoint, place } in endpoints {
+            let hit = endpoint.nodes.iter().find(|node| same.contains(node));
+            if let Some(node) = hit.filter(|_| endpoint.origin == origin.name) {
+                let message = format!(
+                    "the origin {:?} is the node {node:?} itself ({}): it would be compared with \
+                     itself",
+                    origin.name, origin.address
+                );
+                findings.add(Finding::error(Kind::Relation, place.clone(), message));
+            }
+        }
+    }
+}
+
+/// Warns of what is allowed but hardly meant. For a configuration without faults.
+pub(super) fn warn(
+    nodes: &[Placed<Node>],
+    origins: &[Placed<Origin>],
+    endpoints: &[Placed<Endpoint>],
+    findings: &Findings,
+) {
+    let mut addresses = BTreeMap::new();
+    for node in nodes {
+        if let Some(first) = addresses.insert(&node.value.http, node) {
+            let message =
+                format!("this node has the same address as the node {:?}", first.value.name);
+            let finding = Finding::warning(node.place.clone(), message);
+            findings.add(finding.related(first.place.clone(), "first given here"));
+        }
+    }
+    for Placed { value: origin, place } in origins {
+        let (mut rate, mut used) = (0.0, false);
+        for endpoint in endpoints.iter().filter(|e| e.value.origin == origin.name) {
+            used = true;
+            rate += endpoint.value.rate();
+        }
+        if !used {
+            let message = format!("no endpoint uses the origin {:?}", origin.name);
+            findings.add(Finding::warning(place.clone(), message));
+        }
+        if rate > origin.max_rate {
+            let message = format!(
+                "{rate:.1} requests a second are scheduled for the origin {:?}, more than its \
+                 max_rate of {}: endpoints will be fetched late",
+                origin.name, origin.max_rate
+            );
+            let finding = Finding::warning(place.clone(), message);
+            findings.add(finding.help("raise `max_rate`, or the `interval` of its endpoints"));
+        }
+    }
+}
