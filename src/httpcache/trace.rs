@@ -64,7 +64,7 @@ pub fn cache_kind(headers: &HeaderMap) -> Option<CacheKind> {
                 None
             }
         })
-        .last()
+        .next_back()
 }
 
 /// The lines of either header, in the order received as far as the map keeps it: a map keeps the
