@@ -38,6 +38,7 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// Another place that has to do with it, and what stands there.
     pub related: Option<(Position, String)>,
+    /// How many characters are marked; 0 when the line is not to be shown.
     width: usize,
 }
 
@@ -131,7 +132,8 @@ impl Report {
         writeln!(out, "{}:{line}:{column}: {severity}: {message}", self.file)?;
         let number = line.to_string();
         let margin = " ".repeat(number.len());
-        if let Ok(at) = self.lines.binary_search_by_key(&line, |(number, _)| *number) {
+        let at = self.lines.binary_search_by_key(&line, |(number, _)| *number);
+        if let Some(at) = at.ok().filter(|_| d.width > 0) {
             let text = self.lines.get(at).map_or("", |(_, text)| text.as_str());
             let excerpt = Excerpt::of(text, column, d.width);
             if !excerpt.text.is_empty() {
@@ -186,12 +188,19 @@ pub(super) struct Finding {
     message: String,
     help: Option<String>,
     related: Option<(Range<usize>, String)>,
+    about_the_file: bool,
 }
 
 impl Finding {
     pub(super) fn error(kind: Kind, span: Range<usize>, message: impl Into<String>) -> Self {
         let (severity, message) = (Severity::Error, message.into());
-        Self { severity, kind, span, message, help: None, related: None }
+        let (help, related, about_the_file) = (None, None, false);
+        Self { severity, kind, span, message, help, related, about_the_file }
+    }
+
+    /// Something that the file as a whole lacks: no line of it is to blame.
+    pub(super) fn missing(message: impl Into<String>) -> Self {
+        Self { about_the_file: true, ..Self::error(Kind::Relation, 0..0, message) }
     }
 
     pub(super) fn warning(span: Range<usize>, message: impl Into<String>) -> Self {
@@ -212,15 +221,32 @@ impl Finding {
         let position = index.position(self.span.start);
         let covered = index.source.get(self.span.clone()).unwrap_or_default();
         let width = covered.lines().next().unwrap_or_default().chars().count();
+        let confidential = is_confidential(index.line(position.line));
+        // What was found instead may be the very thing that nobody else should read.
+        let message = match self.message.split_once(", got ") {
+            Some((expected, _)) if confidential => expected,
+            _ => self.message.as_str(),
+        };
         Diagnostic {
             severity: self.severity,
             position,
-            message: shown(&self.message),
+            message: shown(message),
             help: self.help.as_deref().map(shown),
             related: self.related.map(|(span, text)| (index.position(span.start), shown(&text))),
-            width,
+            width: if confidential || self.about_the_file { 0 } else { width.max(1) },
         }
     }
+}
+
+/// Whether a line may hold a secret, put there by mistake or as a request header: such a line is
+/// pointed at, but not shown.
+fn is_confidential(line: &str) -> bool {
+    const WORDS: &[&str] = &["secret", "passw", "token", "credential", "authorization", "cookie"];
+    let line = line.to_ascii_lowercase();
+    let (key, value) = line.split_once('=').unwrap_or((&line, ""));
+    let in_url = value.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+    let in_table = value.contains('{') && WORDS.iter().any(|word| value.contains(word));
+    in_url || in_table || WORDS.iter().any(|word| key.contains(word))
 }
 
 /// A text as it may be shown: no controls, and no longer than anybody reads.
@@ -330,6 +356,22 @@ mod tests {
         let rendered = report(source, at..at + 4).to_string();
         let expected = "a.toml:2:8: error: wrong\n 2 | name = \"\\x1bx\"\n   |        ^^^^\n";
         assert_eq!(rendered, expected);
+    }
+
+    #[test]
+    fn a_line_with_a_secret_is_not_shown() {
+        for source in [
+            "secret = \"hunter2\"",
+            "password = hunter2",
+            "secret_file = \"hunter2\"",
+            "headers = { Authorization = \"Bearer hunter2\\n\" }",
+            "url = \"http://user:hunter2@host/\"",
+        ] {
+            let finding = Finding::error(Kind::Value, 0..6, "expected x, got \"hunter2\"");
+            let report = Report::new("a.toml", source, vec![finding]);
+            assert_eq!(report.to_string(), "a.toml:1:1: error: expected x\n");
+        }
+        assert!(!is_confidential("name = \"token\""));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostic::{Finding, Kind};
 use super::endpoint::{self, Defaults};
 use super::plausible::{self, Placed};
-use super::reader::{Findings, Section, Value, nearest};
+use super::reader::{Findings, Section, TOP, Value, nearest};
 use super::value;
 use super::{AdminSettings, Config, Daemon, Node, Origin, SecretSettings, ServerAddress};
 use crate::model::{HostPort, NameError, NodeName, OriginName, Scheme};
@@ -36,7 +36,7 @@ pub(super) fn resolve<'t>(
     document: &'t Spanned<DeTable<'t>>,
     findings: &'t Findings,
 ) -> Option<Config> {
-    let mut top = Section::new("the top level", document.span(), document.get_ref(), findings);
+    let mut top = Section::new(TOP, document.span(), document.get_ref(), findings);
     let daemon = match top.optional("daemon", |v, f| section("[daemon]", v, f)) {
         Some(section) => daemon(section),
         None => Daemon { listen: LISTEN.into(), state_dir: STATE_DIR.into() },
@@ -60,7 +60,8 @@ pub(super) fn resolve<'t>(
     let mut reader = endpoint::Reader::new(&defaults, &node_names, &origin_names, findings);
     let endpoints = all(endpoints, "origin", |section| reader.read(section));
     plausible::check_origins_are_no_nodes(&nodes.read, &origins.read, &endpoints.read, findings);
-    if nodes.complete && origins.complete && endpoints.complete {
+    let any = !endpoints.read.is_empty();
+    if any && nodes.complete && origins.complete && endpoints.complete {
         plausible::warn(&nodes.read, &origins.read, &endpoints.read, findings);
     }
     let (nodes, origins, endpoints) = (nodes.values()?, origins.values()?, endpoints.values()?);
@@ -145,17 +146,13 @@ fn tables<'t>(
     what: &'static str,
     findings: &'t Findings,
 ) -> Vec<Section<'t>> {
-    let missing = |span| {
-        let message = format!("expected at least one {what}, got none");
-        findings.add(Finding::error(Kind::Relation, span, message));
-    };
-    let place = top.key_place(key);
+    let missing = || format!("expected at least one {what}, got none");
     let mut absent = true;
     let sections = top.optional(key, |value, findings| {
         absent = false;
         match value.get_ref() {
             DeValue::Array(items) if items.is_empty() => {
-                missing(value.span());
+                findings.wrong(value.span(), missing());
                 None
             }
             DeValue::Array(_) => value::list(value, findings, |v, f| section(what, v, f)),
@@ -171,8 +168,7 @@ fn tables<'t>(
         }
     });
     if absent {
-        // The end of the file is where it would be added.
-        missing(place.end..place.end);
+        findings.add(Finding::missing(missing()));
     }
     sections.unwrap_or_default()
 }

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::diagnostic::{Finding, Kind, Severity};
+use super::diagnostic::{Finding, Kind};
 use super::document;
 use super::reader::Findings;
 use super::{Config, Report};
@@ -116,6 +117,13 @@ fn syntax_findings(text: &str, errors: &[toml::de::Error]) -> Vec<Finding> {
                     let message = "this key or table stands in the file twice";
                     Finding::error(Kind::Repeated, span, message)
                 }
+                message if message.starts_with("string values must be quoted") => {
+                    unquoted(text, span)
+                }
+                message if message.starts_with("missing escaped value") => {
+                    let finding = Finding::error(Kind::Syntax, span, message);
+                    finding.help("between single quotes a backslash stands for itself")
+                }
                 message => Finding::error(Kind::Syntax, span, message),
             };
             (line_start(text, finding.span.start), finding)
@@ -126,19 +134,79 @@ fn syntax_findings(text: &str, errors: &[toml::de::Error]) -> Vec<Finding> {
     found.into_iter().map(|(_, finding)| finding).collect()
 }
 
+/// A word where a value belongs, such as `30s`, or nothing at all.
+fn unquoted(text: &str, span: Range<usize>) -> Finding {
+    let word = text.get(span.clone()).unwrap_or_default().trim();
+    if word.is_empty() {
+        return Finding::error(Kind::Syntax, span, "expected a value, got none");
+    }
+    let message = format!("expected a value in quotes, got {word}");
+    let finding = Finding::error(Kind::Syntax, span, message);
+    finding.help("write it between quotes: \"...\"")
+}
+
 /// Whether a finding is to be believed beside these syntax errors. What the parser skipped may
 /// seem to be missing, and what it misread seems wrong; values on other lines are as they are.
 fn survives(finding: &Finding, syntax: &[Finding], text: &str) -> bool {
-    let lines = |kind: Kind| syntax.iter().filter(move |f| f.kind == kind);
     let same_line =
         |f: &Finding| line_start(text, f.span.start) == line_start(text, finding.span.start);
-    lines(Kind::Syntax).next().is_none()
-        || (finding.kind == Kind::Value
-            && finding.severity == Severity::Error
-            && !syntax.iter().any(same_line))
+    let understood = syntax.iter().all(|f| f.kind == Kind::Repeated);
+    (understood || finding.kind == Kind::Value) && !syntax.iter().any(same_line)
 }
 
 fn line_start(text: &str, offset: usize) -> usize {
     let before = text.get(..offset).unwrap_or(text);
     before.rfind('\n').map_or(0, |at| at + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::EXAMPLE;
+    use crate::config::reader::KEYS;
+
+    #[test]
+    fn every_key_is_read_where_it_belongs() {
+        for (what, keys) in KEYS {
+            for key in *keys {
+                let report = parse("f", &format!("{what}\n{key} = 1979-05-27\n")).unwrap_err();
+                let unknown = |d: &&crate::config::Diagnostic| d.message.contains("unknown key");
+                assert_eq!(report.diagnostics().iter().find(unknown), None, "{what} {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_syntax_error_hides_only_what_may_follow_from_it() {
+        let report = parse("f", "[defaults]\ninterval = 30s\ntimeout = 5\n[[node]\n").unwrap_err();
+        let lines: Vec<_> = report.diagnostics().iter().map(|d| d.position.line).collect();
+        assert_eq!(lines, [2, 3, 4], "{report}");
+    }
+
+    proptest! {
+        /// Whatever is written, there is an answer: a configuration, or at least one error.
+        #[test]
+        fn any_text_is_answered(text in "[\\[\\]a-e{}=\"'.,# \n\r\t0-9äß\u{202e}-]{0,200}") {
+            answered(&text);
+        }
+
+        /// The same for the example with a part of it replaced.
+        #[test]
+        fn any_damage_is_answered(at in 0..EXAMPLE.len(), cut in 0_usize..80, put in ".{0,8}") {
+            let Some(head) = EXAMPLE.get(..at) else { return Ok(()) };
+            let tail = EXAMPLE.get(at.saturating_add(cut)..).unwrap_or_default();
+            answered(&format!("{head}{put}{tail}"));
+        }
+    }
+
+    fn answered(text: &str) {
+        if let Err(report) = parse("f", text) {
+            assert!(report.counts().0 > 0, "refused without a reason: {text:?}");
+            assert!(!report.render(true).is_empty());
+            let last = text.lines().count().max(1);
+            assert!(report.diagnostics().iter().all(|d| (1..=last).contains(&d.position.line)));
+        }
+    }
 }

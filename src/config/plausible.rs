@@ -73,7 +73,7 @@ pub(super) fn warn(
         }
         if rate > origin.max_rate {
             let message = format!(
-                "{rate:.1} requests a second are scheduled for the origin {:?}, more than its \
+                "{rate:.2} requests a second are scheduled for the origin {:?}, more than its \
                  max_rate of {}: endpoints will be fetched late",
                 origin.name, origin.max_rate
             );

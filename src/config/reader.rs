@@ -36,9 +36,11 @@ impl Findings {
     }
 }
 
+/// What the part of a file before any table is called.
+pub(super) const TOP: &str = "the top level";
+
 /// The tables of a configuration and their keys, for telling where a misplaced key belongs.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("the top level", &["daemon", "defaults", "node", "origin", "endpoint"]),
     ("[daemon]", &["listen", "state_dir"]),
     ("[defaults]", &["interval", "timeout", "max_stale", "body_limit", "compare", "ban_headers"]),
     (
@@ -85,6 +87,7 @@ pub(super) struct Section<'t> {
     table: &'t DeTable<'t>,
     findings: &'t Findings,
     asked: Vec<&'static str>,
+    refused: Vec<&'static str>,
 }
 
 impl<'t> Section<'t> {
@@ -94,7 +97,7 @@ impl<'t> Section<'t> {
         table: &'t DeTable<'t>,
         findings: &'t Findings,
     ) -> Self {
-        Self { what, span, table, findings, asked: Vec::new() }
+        Self { what, span, table, findings, asked: Vec::new(), refused: Vec::new() }
     }
 
     /// Reads a key that may be left out. `None` also when its value is wrong, which is noted.
@@ -124,7 +127,7 @@ impl<'t> Section<'t> {
 
     /// Refuses a key of a later version, saying so.
     pub(super) fn not_yet(&mut self, key: &'static str, help: &str) {
-        self.asked.push(key);
+        self.refused.push(key);
         if let Some((key_read, _)) = self.table.get_key_value(key) {
             let message = format!("`{key}` is not known to this version yet");
             let finding = Finding::error(Kind::Value, key_read.span(), message);
@@ -157,7 +160,7 @@ impl<'t> Section<'t> {
     pub(super) fn finish(self) {
         for (key, _) in self.table.iter().filter(|(key, _)| {
             let key: &str = key.get_ref();
-            !self.asked.contains(&key)
+            !self.asked.contains(&key) && !self.refused.contains(&key)
         }) {
             self.findings.add(self.unknown(key.get_ref(), key.span()));
         }
@@ -169,8 +172,12 @@ impl<'t> Section<'t> {
     }
 
     fn unknown(&self, key: &str, span: Range<usize>) -> Finding {
-        let finding =
-            Finding::error(Kind::Relation, span, format!("unknown key {key:?} in {}", self.what));
+        let place = if self.what == TOP { "at" } else { "in" };
+        let message = format!("unknown key {key:?} {place} {}", self.what);
+        let finding = Finding::error(Kind::Relation, span, message);
+        if key == "secret" {
+            return finding.help("a secret does not stand here: name its file as `secret_file`");
+        }
         if let Some(near) = nearest(key, self.asked.iter().copied()) {
             return finding.help(format!("did you mean `{near}`?"));
         }
@@ -181,12 +188,13 @@ impl<'t> Section<'t> {
             known.sort_unstable();
             finding.help(format!("the keys here are {}", known.join(", ")))
         } else {
-            finding.help(format!("`{key}` belongs into {}", homes.join(" or ")))
+            finding.help(format!("`{key}` belongs in {}", homes.join(" or ")))
         }
     }
 }
 
-/// The candidate that `text` was most likely meant to be: at most a third of it mistyped.
+/// The candidate that `text` was most likely meant to be: at most a third of it mistyped, and of one or two
+/// characters none.
 pub(super) fn nearest<'c>(
     text: &str,
     candidates: impl Iterator<Item = &'c str>,
@@ -197,7 +205,10 @@ pub(super) fn nearest<'c>(
     if text.chars().count() > LONGEST {
         return None;
     }
-    let allowed = (text.chars().count() / 3).max(1);
+    let allowed = match text.chars().count() {
+        0..3 => 0,
+        length => length / 3,
+    };
     candidates
         .filter(|candidate| candidate.chars().count() <= LONGEST)
         .take(MOST)

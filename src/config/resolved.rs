@@ -48,7 +48,8 @@ impl Config {
     /// variant and interval. Confirming a mismatch comes on top.
     #[must_use]
     pub fn scheduled_rate(&self, origin: &OriginName) -> f64 {
-        self.endpoints.iter().filter(|e| e.origin == *origin).map(Endpoint::rate).sum()
+        // A sum of nothing would be -0.
+        self.endpoints.iter().filter(|e| e.origin == *origin).fold(0.0, |sum, e| sum + e.rate())
     }
 }
 

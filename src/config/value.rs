@@ -19,7 +19,7 @@ pub(super) fn kind_of(value: &DeValue<'_>) -> &'static str {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "an integer",
         DeValue::Float(_) => "a number",
-        DeValue::Boolean(_) => "true or false",
+        DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "an array",
         DeValue::Table(_) => "a table",
@@ -76,6 +76,10 @@ pub(super) fn duration(
                 number.as_str()
             );
             findings.wrong(value.span(), message);
+            return None;
+        }
+        if !value.get_ref().is_str() {
+            mistyped(value, findings, "a duration such as \"30s\"");
             return None;
         }
         let duration = named(value, findings, parse_duration)?;
@@ -324,7 +328,9 @@ fn header_value(value: &Value<'_>, findings: &Findings) -> Option<HeaderValue> {
     match HeaderValue::from_str(text) {
         Ok(read) => Some(read),
         Err(_) => {
-            let message = format!("expected printable ASCII as a header's value, got {text:?}");
+            let message = format!(
+                "a header's value holds no line ends or other control characters, got {text:?}"
+            );
             findings.wrong(value.span(), message);
             None
         }
@@ -347,7 +353,14 @@ pub(super) fn list<'t, T>(
     mut read: impl FnMut(&'t Value<'t>, &'t Findings) -> Option<T>,
 ) -> Option<Vec<T>> {
     let Some(items) = value.get_ref().as_array() else {
-        mistyped(value, findings, "an array");
+        let message = format!("expected an array, got {}", kind_of(value.get_ref()));
+        let finding = Finding::error(Kind::Value, value.span(), message);
+        let in_brackets = value.get_ref().is_str();
+        findings.add(if in_brackets {
+            finding.help("write it in brackets: [...]")
+        } else {
+            finding
+        });
         return None;
     };
     let read: Vec<Option<T>> = items.iter().map(|item| read(item, findings)).collect();

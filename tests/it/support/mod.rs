@@ -3,4 +3,5 @@
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub mod origin;
 pub mod varnish;
