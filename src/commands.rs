@@ -8,6 +8,7 @@ mod config;
 pub mod config_file;
 mod exit;
 pub mod output;
+mod rules;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -30,6 +31,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Config(config::Arguments),
+    Rules(rules::Arguments),
 }
 
 /// The commands by what people want; one that is not in [`Command`] is left out.
@@ -63,6 +65,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match cli.command {
         Command::Config(arguments) => config::run(&arguments),
+        Command::Rules(arguments) => rules::run(&arguments),
     }
 }
 
