@@ -187,6 +187,8 @@ async fn take_all(
         let size = bytes.len();
         intake.take(bytes)?;
         reader.consume(size);
+        // Packed bodies bring much for one read: others have to get their turn.
+        tokio::task::coop::consume_budget().await;
     }
 }
 

@@ -142,7 +142,7 @@ pub struct Answer {
     pub cache: CacheSigns,
     /// `Retry-After`, where it stands beside 429 or 503.
     pub retry_after: Option<Duration>,
-    /// The size of the decoded body, in bytes.
+    /// The size of the body, in bytes: decoded where the rule looks into it, else as received.
     pub body_bytes: u64,
 }
 

@@ -1,5 +1,7 @@
 //! Bodies in every form that HTTP gives them.
 
+use std::time::Duration;
+
 use async_compression::tokio::write::{
     BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder,
 };
@@ -7,7 +9,7 @@ use purgewatch::verdict::{Compare, Failure, Target};
 use tokio::io::AsyncWriteExt;
 
 use super::{answer, by, destination, failure, target, version_of, with_header};
-use crate::support::origin::{Origin, Response, gzip};
+use crate::support::origin::{Origin, Response, Step, gzip};
 use crate::support::varnish::Varnishd;
 
 fn text() -> String {
@@ -108,6 +110,31 @@ async fn every_coding_is_undone() {
         assert_eq!(answer.body_bytes, plain.len() as u64, "{path}");
     }
     assert_eq!(origin.connections(), 1, "each body was read to its end");
+}
+
+#[tokio::test]
+async fn a_body_may_come_in_any_pieces() {
+    let origin = Origin::start();
+    let truth = destination(origin.address);
+    let mut random = fastrand::Rng::with_seed(3);
+    for (name, packer) in
+        [("gzip", "gzip"), ("deflate", "zlib"), ("deflate", "bare"), ("br", "br"), ("zstd", "zstd")]
+    {
+        let packed = packed_by(packer, text().as_bytes()).await;
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: ";
+        let mut steps = vec![Step::Send(format!("{head}{name}\r\n\r\n").into_bytes())];
+        let (mut rest, mut size) = (&packed[..], 1);
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at(size.min(rest.len()));
+            let chunk = [format!("{:X}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
+            steps.extend([Step::Send(chunk), Step::Pause(Duration::from_micros(200))]);
+            (rest, size) = (more, random.usize(1..400));
+        }
+        steps.push(Step::Send(b"0\r\n\r\n".to_vec()));
+        origin.serve("/a", Response::script(steps));
+        let version = answer(&truth, &target("/a")).await.version;
+        assert_eq!(version, Ok(version_of(text())), "{packer}");
+    }
 }
 
 #[tokio::test]
