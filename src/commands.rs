@@ -7,6 +7,7 @@
 mod config;
 pub mod config_file;
 mod exit;
+pub mod log;
 pub mod output;
 mod rules;
 
