@@ -260,7 +260,10 @@ fn read_as_it_is(path: &Path) -> Read {
 fn open_and_read(path: &Path, flags: OpenFlags) -> Read {
     match Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX) {
         Ok(connection) => {
-            let _ = connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE;");
+            // Nothing is written to the schema; this makes SQLite go on where the file is shorter
+            // than its header says, and where a part of the schema cannot be understood.
+            let _ = connection
+                .execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA writable_schema = ON;");
             rows::read(&connection)
         }
         Err(error) => Read { error: Some(error), ..Read::default() },

@@ -80,9 +80,8 @@ impl Pending {
 
     /// How many records wait.
     pub(super) fn len(&self) -> usize {
-        let in_group = |g: &Group| {
-            usize::from(g.forget) + usize::from(g.history.is_some()) + g.verdicts.len()
-        };
+        let in_group =
+            |g: &Group| usize::from(g.forget) + usize::from(g.history.is_some()) + g.verdicts.len();
         self.groups.values().map(in_group).sum()
     }
 }

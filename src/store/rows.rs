@@ -368,10 +368,7 @@ mod tests {
                     returns: vec![at(15)],
                 },
             }],
-            verdicts: vec![
-                verdict("a", State::Stale, Some(run)),
-                verdict("b", State::Fresh, None),
-            ],
+            verdicts: vec![verdict("a", State::Stale, Some(run)), verdict("b", State::Fresh, None)],
         }
     }
 
