@@ -4,12 +4,15 @@
 //! It is made known in two places: a variant of [`Command`] with its arm in [`main`], and its
 //! name in [`GROUPS`]. It builds the runtime it needs, if any: a start has to stay cheap.
 
+mod check;
 mod config;
 pub mod config_file;
+mod demo;
 mod exit;
 pub mod log;
 pub mod output;
 mod rules;
+mod run;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -31,6 +34,9 @@ pub struct Cli {
 /// The commands, in the order of [`GROUPS`].
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Arguments),
+    Demo(demo::Arguments),
+    Run(run::Arguments),
     Config(config::Arguments),
     Rules(rules::Arguments),
 }
@@ -65,6 +71,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     match cli.command {
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Rules(arguments) => rules::run(&arguments),
     }

@@ -461,24 +461,21 @@ impl Engine {
             let record = Record::History(watch.history_record());
             self.outputs.push_back(Output::Record(record));
         }
-        self.note_origin(at, observation, &sight, now);
+        self.note_origin(at, observation, now);
         self.origin_sight(at, sight, now);
     }
 
     /// Lets the origin's budget know how it answered.
-    fn note_origin(&mut self, at: usize, observation: &Observation, sight: &Sight, now: Timestamp) {
+    fn note_origin(&mut self, at: usize, observation: &Observation, now: Timestamp) {
         let Some(origin) = self.watch(at).map(|watch| watch.plan.origin.clone()) else { return };
         let jitter = self.random.f64();
-        if let Some(budget) = self.origins.get_mut(&origin) {
-            match observation.answer().map(|answer| (answer.status, answer.retry_after)) {
-                Some((429, after)) => budget.pause(after, jitter, now),
-                Some((503, Some(after))) => budget.pause(Some(after), jitter, now),
-                Some(_) => budget.answered(),
-                None => {}
-            }
+        let Some(budget) = self.origins.get_mut(&origin) else { return };
+        match observation.answer().map(|answer| (answer.status, answer.retry_after)) {
+            Some((429, after)) => budget.pause(after, jitter, now),
+            Some((503, Some(after))) => budget.pause(Some(after), jitter, now),
+            Some(_) => budget.answered(),
+            None => {}
         }
-        let fault = if let Sight::Failed(fault) = sight { Some(*fault) } else { None };
-        self.outputs.push_back(Output::OriginAnswered { origin, fault });
     }
 
     fn origin_sight(&mut self, at: usize, sight: Sight, now: Timestamp) {

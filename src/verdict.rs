@@ -10,7 +10,7 @@ mod history;
 mod observation;
 mod state;
 
-pub use compare::Compare;
+pub use compare::{Compare, CompareError};
 pub use comparison::{Comparison, Doubt, Fault, Sandwich, Sight, compare};
 pub use history::{Change, HistoryParts, OriginHistory, Seen, VERSIONS_KEPT};
 pub use observation::{

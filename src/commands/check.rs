@@ -114,10 +114,12 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
 /// One round of everything. Returns what is known at the end, and whether all was compared.
 async fn compare(subject: &Subject, limit: Duration) -> Result<(Snapshot, bool), Exit> {
     let clock = Clock::start();
-    let peers = Peers::new(&subject.config, &Peers::default(), &Credentials::from_environment(), clock).map_err(|error| {
-        complain(&error);
-        Exit::Secret
-    })?;
+    let peers =
+        Peers::new(&subject.config, &Peers::default(), &Credentials::from_environment(), clock)
+            .map_err(|error| {
+                complain(&error);
+                Exit::Secret
+            })?;
     let mut plan = plan(&subject.config);
     plan.once = true;
     let rounds = plan.watches.len();

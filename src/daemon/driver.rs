@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::engine::{AdminProblem, Engine, FetchId, Input, Output, Plan, Record, Side, Snapshot};
 use crate::expose::Metrics;
 use crate::model::{EndpointName, NodeName, VariantName};
-use crate::verdict::{Failure, Fault, FetchRequest, Observation, Outcome, Phases, Transition};
+use crate::verdict::{Failure, FetchRequest, Observation, Outcome, Phases, Transition};
 
 /// What the rest of the program hears of.
 #[derive(Debug)]

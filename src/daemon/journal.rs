@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use crate::config::{LoadError, Report};
+use crate::config::{LoadError, Report, Severity};
 use crate::model::{EndpointName, NodeName, VariantName, format_duration};
 use crate::verdict::{State, Transition};
 
@@ -74,11 +74,13 @@ pub(super) fn not_loaded(fault: &LoadError) {
     }
 }
 
-/// What was found in a configuration.
+/// What was found in a configuration, a line for each.
 pub(super) fn report(report: &Report) {
-    let text = report.to_string();
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        error!("{line}");
+    for (severity, line) in report.one_line_each() {
+        match severity {
+            Severity::Error => error!("{line}"),
+            Severity::Warning => warn!("{line}"),
+        }
     }
 }
 

@@ -139,8 +139,9 @@ fn admin_peer(
         SecretSettings::None => admin::SecretSource::None,
         SecretSettings::File(path) => admin::SecretSource::File(path.clone()),
         SecretSettings::Credential(name) => {
-            let path =
-                credential(name).map_err(|source| PeerError { node: node.name.clone(), source })?;
+            let path = credentials
+                .path(name)
+                .map_err(|source| PeerError { node: node.name.clone(), source })?;
             admin::SecretSource::File(path)
         }
     };

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use super::{Driver, Event, PeerError, Peers, journal, plan};
 use crate::admin::LABELS;
 use crate::clock::{Clock, random_seed};
-use crate::config::{Config, LoadError, Loaded, load};
+use crate::config::{Config, Loaded, load};
 use crate::engine::Engine;
 use crate::expose::{self, BindError, Limits, Metrics, Question, Readiness, StoreHealth, Surface};
 use crate::store::{Fault, Store};
@@ -184,9 +184,7 @@ impl Daemon {
     }
 
     fn take_over(&mut self, loaded: Loaded) -> bool {
-        if !loaded.warnings.is_empty() {
-            journal::report(&loaded.warnings);
-        }
+        journal::report(&loaded.warnings);
         let config = loaded.config;
         match Peers::new(&config, &self.peers, &self.credentials, self.clock) {
             Ok(peers) => self.peers = Arc::new(peers),

@@ -6,7 +6,7 @@ use super::admin::AdminProblem;
 use super::plan::Plan;
 use super::record::Record;
 use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName};
-use crate::verdict::{Fault, FetchRequest, Observation, Transition};
+use crate::verdict::{FetchRequest, Observation, Transition};
 
 /// Names one fetch that is under way. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,12 +94,5 @@ pub enum Output {
         /// The time from the first sight of the origin's change to the round that saw the node
         /// follow it. Zero when the same round saw both.
         after: Duration,
-    },
-    /// An origin answered a fetch, or failed to.
-    OriginAnswered {
-        /// The origin.
-        origin: OriginName,
-        /// The fault, if it failed.
-        fault: Option<Fault>,
     },
 }

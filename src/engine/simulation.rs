@@ -145,7 +145,6 @@ impl World {
                     Output::BecameFresh { after, .. } => self.to_fresh.push(after),
                     Output::Record(record) => self.records.push(record),
                     Output::AdminChanged { up, .. } => self.admin.push((self.seconds(), up)),
-                    Output::OriginAnswered { .. } => {}
                 }
             }
             let arrival = under_way.keys().next().map(|(at, _)| *at);

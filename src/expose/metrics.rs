@@ -20,6 +20,7 @@ use crate::verdict::{Observation, Outcome, Phase, ProbeResult};
 pub struct Metrics {
     durations: [[Histogram; PHASES.len()]; Side::ALL.len()],
     duration_family: HistogramVec,
+    delay: Histogram,
     time_to_fresh: HistogramVec,
     bans: IntCounterVec,
     origin_probes: IntCounterVec,
@@ -109,6 +110,7 @@ const PHASES: [Phase; 4] = [Phase::Connect, Phase::Tls, Phase::FirstByte, Phase:
 
 const DURATION_BUCKETS: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const DELAY_BUCKETS: [f64; 8] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0];
 const FRESH_BUCKETS: [f64; 9] = [1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1_800.0, 3_600.0];
 
 const RELOAD: Family = Family::gauge(
@@ -147,9 +149,16 @@ impl Metrics {
         let durations = Side::ALL.map(|side| {
             PHASES.map(|phase| duration_family.with_label_values(&[side.label(), phase.label()]))
         });
+        let delay_family = histogram(
+            "purgewatch_probe_delay_seconds",
+            "How much later than due fetches were started.",
+            &DELAY_BUCKETS,
+            &[],
+        );
         Self {
             durations,
             duration_family,
+            delay: delay_family.with_label_values::<&str>(&[]),
             time_to_fresh: histogram(
                 "purgewatch_time_to_fresh_seconds",
                 "From the origin's change, or the invalidation, until the node was fresh.",
@@ -222,6 +231,11 @@ impl Metrics {
         }
     }
 
+    /// Takes note of how much later than due a fetch was started.
+    pub fn record_probe_delay(&self, late: Duration) {
+        self.delay.observe(late.as_secs_f64());
+    }
+
     /// Takes note that a node is fresh again, `after` the origin's change or the invalidation.
     pub fn record_time_to_fresh(&self, node: &NodeName, after: Duration) {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
@@ -267,8 +281,13 @@ impl Metrics {
         out.push(b'}');
         end(out, Value::Number(1));
         self.write_cells(out, offset);
-        let collectors: [&dyn Collector; 4] =
-            [&self.duration_family, &self.time_to_fresh, &self.bans, &self.origin_probes];
+        let collectors: [&dyn Collector; 5] = [
+            &self.duration_family,
+            &self.delay,
+            &self.time_to_fresh,
+            &self.bans,
+            &self.origin_probes,
+        ];
         for collector in collectors {
             let families = collector.collect();
             // The encoder refuses a family without series, which is one without configured names.

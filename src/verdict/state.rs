@@ -212,7 +212,7 @@ impl Verdict {
                     return State::Unverifiable;
                 }
                 self.stale_since = Some(superseded.unwrap_or(since));
-                self.graded(history, limits, now)
+                self.graded(history.is_settled(now), limits, now)
             }
             Comparison::Unverifiable(_) => self.undecided(),
             Comparison::NodeFailed(_) | Comparison::OriginFailed { .. } => self.state,
@@ -237,9 +237,9 @@ impl Verdict {
         State::Unverifiable
     }
 
-    fn graded(&self, history: &OriginHistory, limits: Limits, now: Timestamp) -> State {
+    fn graded(&self, settled: bool, limits: Limits, now: Timestamp) -> State {
         let staleness = now.since(self.stale_since.unwrap_or(now));
-        let settled = self.state == State::Stale || !limits.settled || history.is_settled(now);
+        let settled = settled || self.state == State::Stale || !limits.settled;
         if staleness >= limits.max_stale && settled { State::Stale } else { State::Lagging }
     }
 
@@ -257,7 +257,8 @@ impl Verdict {
         if let Some(since) = superseded.or(same_old.map(|run| run.since)) {
             self.failures = 0;
             self.stale_since = Some(since);
-            return self.graded(history, limits, now);
+            // A silent origin cannot hold still; that it went back and forth is known all the same.
+            return self.graded(!history.is_flapping(now), limits, now);
         }
         self.failed(State::OriginDown, limits)
     }
@@ -371,6 +372,18 @@ mod tests {
         assert_eq!(case.apply(210, &down("v2")), State::Stale, "one failure says nothing");
         assert_eq!(case.apply(240, &down("v2")), State::OriginDown);
         assert_eq!(case.staleness(240), None, "not known to be old, not known to be fresh");
+    }
+
+    #[test]
+    fn an_origin_that_goes_down_right_after_its_change_hides_nothing() {
+        let mut case = Case::new();
+        case.round(0, "v1", "v1");
+        assert_eq!(case.round(30, "v2", "v1"), State::Lagging);
+        let down =
+            Comparison::OriginFailed { fault: Fault::Status(500), node: Some(version("v1")) };
+        assert_eq!(case.apply(60, &down), State::Lagging);
+        assert_eq!(case.apply(90, &down), State::Stale);
+        assert_eq!(case.staleness(90), Some(60));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 
 mod admin;
 mod ban;
+mod check;
 mod config;
 mod expose;
 mod layers;

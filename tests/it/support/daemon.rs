@@ -72,7 +72,7 @@ impl Daemon {
 
     fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !self.get("/-/ready").is_some_and(|(status, _)| status == 200) {
+        while self.get("/-/ready").is_none_or(|(status, _)| status != 200) {
             if let Some(status) = self.process.try_wait().unwrap() {
                 panic!("the daemon ended at once ({status}):\n{}", self.log());
             }

@@ -3,5 +3,6 @@
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub mod daemon;
 pub mod origin;
 pub mod varnish;
