@@ -82,6 +82,17 @@ fn failed(observation: &Observation) -> Failure {
     }
 }
 
+/// Waits until something is so, which has to be soon.
+async fn eventually(holds: impl Fn() -> bool) {
+    for _ in 0..1_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it does not come about");
+}
+
 /// The version of 200 with this body.
 fn version_of(body: impl AsRef<[u8]>) -> Version {
     format!("200 body:{}", hex::encode(Sha256::digest(body))).parse().unwrap()

@@ -152,6 +152,7 @@ async fn what_does_not_decode_is_no_version() {
     let origin = Origin::start();
     let truth = destination(origin.address);
     let packed = gzip(text().as_bytes());
+    let zlib = packed_by("zlib", text().as_bytes()).await;
     let mut damaged = packed.clone();
     let middle = damaged.len() / 2;
     damaged[middle] ^= 0xff;
@@ -164,6 +165,7 @@ async fn what_does_not_decode_is_no_version() {
         ("checksum", coded("gzip", wrong_sum)),
         ("cut short", coded("gzip", &packed[..packed.len() / 2])),
         ("rubbish behind", coded("gzip", [&packed[..], b"rubbish"].concat())),
+        ("rubbish behind", coded("deflate", [&zlib[..], b"rubbish"].concat())),
         ("another coding", coded("br", &packed)),
         ("another coding", coded("zstd", &packed)),
         ("unknown", coded("compress", &packed)),

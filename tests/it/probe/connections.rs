@@ -8,7 +8,8 @@ use purgewatch::verdict::{Failure, FetchRequest, Phase, Target};
 use tokio::time::timeout;
 
 use super::{
-    answer, answered, destination, destination_with, failure, fetch, request, target, version_of,
+    answer, answered, destination, destination_with, eventually, failure, fetch, request, target,
+    version_of,
 };
 use crate::support::origin::{Origin, Response, Step};
 use crate::support::varnish::Varnishd;
@@ -26,8 +27,8 @@ async fn a_connection_is_kept() {
     }
     assert_eq!(origin.connections(), 1);
     drop(truth);
-    tokio::time::sleep(MOMENT).await;
-    assert_eq!(origin.open_connections(), 0, "a destination takes its connections with it");
+    // A destination takes its connections with it.
+    eventually(|| origin.open_connections() == 0).await;
 }
 
 #[tokio::test]
@@ -97,8 +98,8 @@ async fn a_new_connection_is_new_and_then_kept() {
     answer(&truth, &target("/a")).await;
     let connections: Vec<_> = origin.requests().iter().map(|r| r.connection).collect();
     assert_eq!(connections, [1, 2, 2]);
-    tokio::time::sleep(MOMENT).await;
-    assert_eq!(origin.open_connections(), 1, "the cap holds for idle connections too");
+    // The cap holds for idle connections too.
+    eventually(|| origin.open_connections() == 1).await;
 }
 
 #[tokio::test]
@@ -157,7 +158,7 @@ async fn a_fetch_may_be_dropped_at_any_moment() {
     for path in ["/head", "/body", "/head", "/body"] {
         let target = target(path);
         assert!(timeout(MOMENT, fetch(&truth, &target)).await.is_err(), "{path} has to be slow");
-        let next = timeout(MOMENT * 3, answer(&truth, &super::target("/a"))).await;
+        let next = timeout(Duration::from_secs(5), answer(&truth, &super::target("/a"))).await;
         let next = next.expect("the permit of a dropped fetch is free again");
         assert_eq!(next.version, Ok(version_of("x")), "no other answer's bytes");
     }
@@ -175,7 +176,8 @@ async fn drops_at_random_moments_never_mix_answers() {
     let truth = destination_with(origin.address, options);
     let mut random = fastrand::Rng::with_seed(7);
     let (mut dropped, mut whole) = (0, 0);
-    for _ in 0..300 {
+    while dropped < 30 || whole < 30 {
+        assert!(dropped + whole < 5_000, "{dropped} dropped, {whole} whole");
         let n = random.u64(0..8);
         let target = target(&format!("/{n}"));
         let limit = Duration::from_micros(random.u64(0..6_000));
@@ -187,5 +189,4 @@ async fn drops_at_random_moments_never_mix_answers() {
             }
         }
     }
-    assert!(dropped > 20 && whole > 20, "{dropped} dropped, {whole} whole");
 }

@@ -121,6 +121,31 @@ async fn whom_nobody_vouches_for_is_refused() {
     assert_eq!(failure(&truth, &target("/a")).await, Failure::Tls);
 }
 
+/// The system's authorities are found where `SSL_CERT_FILE` says, which only another process can
+/// be told: the test runs itself.
+#[tokio::test]
+async fn the_systems_authorities_are_trusted() {
+    const ORIGIN: &str = "PURGEWATCH_TEST_ORIGIN";
+    if let Ok(address) = std::env::var(ORIGIN) {
+        let truth = over_tls(address.parse().unwrap(), None);
+        assert_eq!(answer(&truth, &target("/a")).await.version, Ok(version_of("secure")));
+        return;
+    }
+    let authority = Authority::new();
+    let origin = Origin::start_tls(authority.server("rec.example.com", |_| {}));
+    origin.serve("/a", Response::ok("secure"));
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "probe::tls::the_systems_authorities_are_trusted"])
+        .env(ORIGIN, origin.address.to_string())
+        .env("SSL_CERT_FILE", authority.file())
+        .env_remove("SSL_CERT_DIR")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    assert_eq!(origin.hits("/a"), 1);
+}
+
 #[tokio::test]
 async fn a_file_of_authorities_may_be_put_right_later() {
     let authority = Authority::new();
