@@ -1,8 +1,8 @@
 //! Layer 5: arguments, one module a command, exit codes, output.
 //!
 //! A command is a module with an `Arguments` struct (clap derive) and `run(&Arguments) -> Exit`.
-//! It is made known in two places: a variant of [`Command`] with its arm in [`main`], and its
-//! name in [`GROUPS`]. It builds the runtime it needs, if any: a start has to stay cheap.
+//! It is made known in two places: a variant of `Command` with its arm in [`main`], and its
+//! name in `GROUPS`. It builds the runtime it needs, if any: a start has to stay cheap.
 
 mod check;
 mod config;
@@ -24,7 +24,7 @@ pub use exit::Exit;
 /// Bans and purges on Varnish that cannot fail silently.
 #[derive(Debug, Parser)]
 #[command(name = "purgewatch", version, max_term_width = 100)]
-#[command(disable_help_subcommand = true, subcommand_required = true)]
+#[command(subcommand_required = true)]
 #[command(after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]

@@ -241,12 +241,27 @@ impl Finding {
 /// Whether a line may hold a secret, put there by mistake or as a request header: such a line is
 /// pointed at, but not shown.
 fn is_confidential(line: &str) -> bool {
-    const WORDS: &[&str] = &["secret", "passw", "token", "credential", "authorization", "cookie"];
-    let line = line.to_ascii_lowercase();
-    let (key, value) = line.split_once('=').unwrap_or((&line, ""));
+    let (key, value) = line.split_once('=').unwrap_or((line, ""));
     let in_url = value.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
-    let in_table = value.contains('{') && WORDS.iter().any(|word| value.contains(word));
-    in_url || in_table || WORDS.iter().any(|word| key.contains(word))
+    let in_table = value.contains('{') && names_a_secret(value);
+    in_url || in_table || names_a_secret(key)
+}
+
+/// Whether what is called so tends to be a secret: `Authorization`, `X-Api-Key`, `password`.
+pub(super) fn names_a_secret(text: &str) -> bool {
+    const WORDS: &[&str] = &[
+        "secret",
+        "passw",
+        "token",
+        "credential",
+        "auth",
+        "cookie",
+        "api-key",
+        "api_key",
+        "apikey",
+    ];
+    let text = text.to_ascii_lowercase();
+    WORDS.iter().any(|word| text.contains(word))
 }
 
 /// A text as it may be shown: no controls, and no longer than anybody reads.

@@ -52,15 +52,8 @@ pub(super) fn warn(
     endpoints: &[Placed<Endpoint>],
     findings: &Findings,
 ) {
-    let mut addresses = BTreeMap::new();
-    for node in nodes {
-        if let Some(first) = addresses.insert(&node.value.http, node) {
-            let message =
-                format!("this node has the same address as the node {:?}", first.value.name);
-            let finding = Finding::warning(node.place.clone(), message);
-            findings.add(finding.related(first.place.clone(), "first given here"));
-        }
-    }
+    warn_of_twins(nodes, "address", |node| Some(&node.http), findings);
+    warn_of_twins(nodes, "admin address", |n| n.admin.as_ref().map(|a| &a.address), findings);
     for Placed { value: origin, place } in origins {
         let (mut rate, mut used) = (0.0, false);
         for endpoint in endpoints.iter().filter(|e| e.value.origin == origin.name) {
@@ -79,6 +72,26 @@ pub(super) fn warn(
             );
             let finding = Finding::warning(place.clone(), message);
             findings.add(finding.help("raise `max_rate`, or the `interval` of its endpoints"));
+        }
+    }
+}
+
+/// Warns of nodes that are one: copied, as a rule, and then not changed.
+fn warn_of_twins<'n, K: Ord>(
+    nodes: &'n [Placed<Node>],
+    what: &str,
+    key: impl Fn(&'n Node) -> Option<K>,
+    findings: &Findings,
+) {
+    let mut seen: BTreeMap<K, &Placed<Node>> = BTreeMap::new();
+    for node in nodes {
+        let Some(key) = key(&node.value) else { continue };
+        if let Some(first) = seen.get(&key) {
+            let message = format!("this node has the same {what} as {:?}", first.value.name);
+            let finding = Finding::warning(node.place.clone(), message);
+            findings.add(finding.related(first.place.clone(), "the other node"));
+        } else {
+            seen.insert(key, node);
         }
     }
 }

@@ -210,7 +210,8 @@ pub struct Variant {
     /// Its name; the `variant` label. Unique within its endpoint.
     pub name: VariantName,
     /// The request headers beside `Host`: the endpoint's, then those of the variant, which
-    /// replace the endpoint's of the same name. In the order of their names.
+    /// replace the endpoint's of the same name. In the order of their names. Values that tend to
+    /// be secret (`Authorization`, `Cookie`) are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 

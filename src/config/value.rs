@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Finding, Kind};
+use super::diagnostic::{Finding, Kind, names_a_secret};
 use super::reader::{Findings, Value};
 use crate::model::parse_duration;
 use crate::verdict::{Compare, CompareError};
@@ -255,10 +255,12 @@ pub(super) fn headers(
     for (key, value) in table {
         let name = header_to_send(key.get_ref(), key.span(), findings);
         let content = header_value(value, findings);
-        let (Some(name), Some(content)) = (name, content) else {
+        let (Some(name), Some(mut content)) = (name, content) else {
             whole = false;
             continue;
         };
+        // Not shown by `Debug`, then.
+        content.set_sensitive(names_a_secret(name.as_str()));
         if read.iter().any(|(other, _)| *other == name) {
             findings.wrong(key.span(), format!("the header {name} stands here twice"));
             whole = false;

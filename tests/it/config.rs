@@ -193,12 +193,32 @@ fn a_result_that_cannot_be_written_is_no_success() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be written"));
 }
 
+/// On a terminal (script(1) makes one) faults are in colour, unless `NO_COLOR` is set.
+#[test]
+fn colours_are_for_terminals() {
+    let on_a_terminal = |no_colour: &str| {
+        let program = env!("CARGO_BIN_EXE_purgewatch");
+        let mut command = Command::new("script");
+        command.current_dir(folder("bad")).env("NO_COLOR", no_colour).env("TERM", "xterm");
+        command.args(["-qec", &format!("'{program}' config check -c empty.toml"), "/dev/null"]);
+        let output = command.output().expect("script runs: apt-get install bsdutils");
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(on_a_terminal("").contains("\u{1b}[1;31merror"));
+    assert!(!on_a_terminal("1").contains('\u{1b}'));
+    let piped = check(&folder("bad"), "empty.toml", &[]);
+    assert!(!piped.stderr.contains(&0x1b));
+}
+
 #[test]
 fn usage_errors_exit_with_2_and_help_with_0() {
     for (arguments, code) in [
         (&["--help"][..], 0),
         (&["--version"], 0),
         (&["config", "check", "--help"], 0),
+        (&["help"], 0),
+        (&["rules", "--help"], 0),
         (&[], 2),
         (&["config"], 2),
         (&["confg"], 2),
