@@ -83,14 +83,8 @@ fn snapshot(clock: Clock) -> Snapshot {
             last_probe: Some(now),
             last_fresh: Some(now),
             probes: [n as u64 * 7, 0, 0, 1, 2, 3, 4],
-            node_version: Some(Version {
-                status: 200,
-                mark: Mark::Body([u8::try_from(n % 256).unwrap_or(0); 32]),
-            }),
-            origin_version: Some(Version {
-                status: 200,
-                mark: Mark::Body([u8::try_from(n % 256).unwrap_or(0); 32]),
-            }),
+            node_version: Some(Version { status: 200, mark: Mark::Body([7; 32]) }),
+            origin_version: Some(Version { status: 200, mark: Mark::Body([7; 32]) }),
             reason: None,
         })
         .collect();
@@ -151,8 +145,12 @@ fn peer(bytes: usize) -> SocketAddr {
         let ready = vec![b'x'; bytes];
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let mut head = [0; 1_024];
-            let _ = stream.read(&mut head).unwrap();
+            let mut head = Vec::new();
+            let mut buffer = [0; 1_024];
+            while !head.ends_with(b"\r\n\r\n") {
+                let read = stream.read(&mut buffer).unwrap();
+                head.extend_from_slice(&buffer[..read]);
+            }
             let _ = stream.write_all(&ready);
         }
     });
@@ -162,7 +160,8 @@ fn peer(bytes: usize) -> SocketAddr {
 /// Reads an answer to its end, on a connection of its own; returns how long it was.
 fn fetch(address: SocketAddr, path: &str) -> usize {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
     let mut buffer = vec![0; 256 * 1024];
     let mut total = 0;
     loop {
