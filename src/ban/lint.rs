@@ -228,3 +228,208 @@ fn compile(pattern: &[u8]) -> Result<Regex, Refusal> {
         Refusal::Regex { pattern: excerpt(pattern), reason, offset: error.offset() }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn linted(text: &str, options: &LintOptions) -> (Vec<&'static str>, Vec<&'static str>) {
+        let lint = lint(&parse(text.as_bytes()).expect(text), options);
+        let refusals = lint.refusals.iter().map(Refusal::code).collect();
+        (refusals, lint.warnings.iter().map(Warning::code).collect())
+    }
+
+    fn refusals(text: &str) -> Vec<&'static str> {
+        linted(text, &LintOptions::default()).0
+    }
+
+    fn warnings(text: &str) -> Vec<&'static str> {
+        linted(text, &LintOptions::default()).1
+    }
+
+    #[test]
+    fn refuses_what_matches_everything() {
+        for text in [
+            "req.url ~ .",
+            "req.url ~ /",
+            "req.url ~ ^/",
+            "req.url ~ .*",
+            "req.url ~ ^",
+            "req.url ~ $",
+            "req.url ~ ^.*$",
+            "req.url ~ ^/.*",
+            "req.url ~ (.*)",
+            "req.url ~ [^x]|x",
+            "req.url ~ foo|",
+            "req.url ~ ^/|foo",
+            "req.url ~ \\S",
+            "req.url ~ ^/($|[^\\x00])",
+            "req.url !~ ^$",
+            "req.url !~ ^foo",
+            "req.url != foo",
+            "req.http.host ~ .",
+            "req.http.Host ~ ^.+$",
+            "req.http.host !~ ^$",
+            "obj.status != 0",
+            "obj.status != 2000",
+            "obj.status ~ .",
+            "obj.status ~ ^[1-5]",
+            "obj.status ~ \\d{3}",
+            "obj.status !~ ^9",
+            "obj.http.x-url ~ .",
+            "obj.http.X-URL ~ ^/",
+            "obj.http.x-host ~ .",
+            "obj.http.content-type ~ .",
+            "obj.http.date !~ ^$",
+            "obj.age >= 0s",
+            "obj.age > 0s",
+            "obj.age > -1s",
+            "obj.age < 100y",
+            "obj.age != 5s",
+            "obj.ttl > 0s",
+            "obj.ttl != 5s",
+            "obj.grace >= 0s",
+            "obj.keep > -1s",
+            "obj.last_hit >= 0s",
+            "obj.age >= 0s && req.url ~ .",
+        ] {
+            let expected =
+                if text.starts_with("obj.status !~ ^9") { vec![] } else { vec!["everything"] };
+            assert_eq!(refusals(text), expected, "{text}");
+            let meant = LintOptions { everything: true, ..LintOptions::default() };
+            assert_eq!(linted(text, &meant).0, Vec::<&str>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn passes_what_does_not_match_everything() {
+        for text in [
+            "req.url ~ ^/.",
+            "req.url ~ ^/a",
+            "req.url ~ a",
+            "req.url ~ ^/$",
+            "req.url ~ \\?",
+            "req.url !~ ^/static/",
+            "req.url != /",
+            "req.http.host ~ example",
+            "req.http.x-tenant ~ .",
+            "req.http.host == example.com && req.url ~ .",
+            "obj.http.set-cookie ~ .",
+            "obj.http.x-tag !~ ^$",
+            "obj.status != 200",
+            "obj.status ~ ^[45]",
+            "obj.age > 1s",
+            "obj.age < 1d",
+            "obj.ttl < 0s",
+            "obj.ttl > 1h",
+            "obj.grace > 0s",
+            "obj.grace != 10s",
+            "obj.status == 200 && obj.http.x-url ~ .",
+        ] {
+            assert_eq!(refusals(text), Vec::<&str>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_regexes_that_do_not_compile_or_crash() {
+        for (text, expected) in [
+            ("req.url ~ (", "regex"),
+            ("req.url ~ *", "regex"),
+            ("req.url ~ a{2,1}", "regex"),
+            ("req.url ~ [z-a]", "regex"),
+            ("req.url ~ a\\", "regex"),
+            ("req.url ~ ^/(a+)+$", "slow-regex"),
+            ("obj.http.x !~ ^/(a|b|ab)*c$", "slow-regex"),
+            ("req.url ~ (*UTF)a", "regex-option"),
+            ("req.url ~ (*UTF8)a", "regex-option"),
+            ("req.url ~ (*UCP)(*LIMIT_MATCH=1)a", "regex-option"),
+            ("req.url ~ (*LIMIT_DEPTH=1)a", "regex-option"),
+            ("req.url ~ (*LIMIT_HEAP=1)a", "regex-option"),
+            ("req.url ~ (?R)?a", "recursive-regex"),
+            ("req.url ~ ((?1)|a)", "recursive-regex"),
+            ("req.url ~ (?<n>a|\\g<n>)b", "recursive-regex"),
+            ("req.url ~ (?<n>a|(?&n))b", "recursive-regex"),
+        ] {
+            assert_eq!(refusals(text), [expected], "{text}");
+        }
+        let allowed = LintOptions { allow_slow_regex: true, ..LintOptions::default() };
+        assert_eq!(linted("req.url ~ ^/(a+)+$", &allowed).0, Vec::<&str>::new());
+        assert_eq!(linted("req.url ~ (*UTF)a", &allowed).0, ["regex-option"]);
+    }
+
+    #[test]
+    fn warns_of_what_may_not_be_meant() {
+        for (text, expected) in [
+            ("obj.http.x-url == /a", &[][..]),
+            ("obj.http.x-url ~ ^/a\\.html$", &[]),
+            ("obj.http.x-url ~ ^/a.*b$", &[]),
+            ("obj.http.x-url ~ ^/[.a]b", &[]),
+            ("obj.http.x-url ~ \\d.x", &[]),
+            ("req.url == /a", &["request-field"]),
+            ("req.http.host == h && req.url == /a", &["request-field", "request-field"]),
+            ("obj.http.x-url ~ ^/a.html$", &["unescaped-dot"]),
+            ("obj.http.x-host ~ ^www.example\\.com", &["unescaped-dot"]),
+            ("obj.http.x-url ~ ^/a\\\\.html$", &["doubled-backslash"]),
+            ("obj.http.x-url ~ ^/\\\\d+$", &["doubled-backslash"]),
+            ("obj.http.x-url == /a\\.html", &["literal-backslash"]),
+            ("obj.http.x == \"a\"", &["literal-quotes"]),
+            ("obj.http.etag == \"a\"", &[]),
+            ("obj.http.x-url == a", &["matches-nothing"]),
+            ("obj.http.x-url ~ ^http://", &["matches-nothing"]),
+            ("obj.http.x-url ~ ^a", &["matches-nothing"]),
+            ("obj.status == 99", &["matches-nothing"]),
+            ("obj.status ~ ^20000", &["matches-nothing"]),
+            ("obj.http.x != a && obj.status == 200", &["absent-header"]),
+            ("obj.http.x !~ a && obj.status == 200", &["absent-header-by-version"]),
+            ("obj.status != 200", &["nearly-everything"]),
+            ("obj.http.x-url ~ ^/.*/.*\\.html$", &["slow-on-long-values"]),
+            ("obj.age > 1h", &["needs-version"]),
+        ] {
+            assert_eq!(warnings(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn knows_fields_by_version() {
+        let at = |major, minor| LintOptions {
+            version: Some(ServerVersion::new(major, minor)),
+            ..LintOptions::default()
+        };
+        let age = "obj.age > 1h";
+        assert_eq!(linted(age, &at(6, 0)), (vec!["field-too-new"], vec![]));
+        assert_eq!(linted(age, &at(7, 1)), (vec![], vec![]));
+        assert_eq!(linted("obj.last_hit > 1h", &at(7, 7)).0, ["field-too-new"]);
+        assert_eq!(linted("obj.last_hit > 1h", &at(8, 0)).0, Vec::<&str>::new());
+        assert_eq!(linted("obj.hfm == true", &at(9, 0)).0, ["field-too-new"]);
+    }
+
+    #[test]
+    fn says_why_and_how_to_go_on() {
+        let message = |text: &str| {
+            lint(&parse(text.as_bytes()).unwrap(), &LintOptions::default())
+                .refusals
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ")
+        };
+        assert_eq!(
+            message("req.url ~ ("),
+            "\"(\" is no regex that Varnish can use: missing closing parenthesis at offset 1"
+        );
+        assert_eq!(
+            message("req.url ~ ."),
+            "this ban matches everything (req.url ~ . always holds): the whole cache would be \
+             fetched again; pass --everything if that is meant"
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_compile() {
+        let ban = parse(b"obj.http.x ~ ^caf\xe9.$").unwrap();
+        assert_eq!(lint(&ban, &LintOptions::default()), Lint::default());
+        let ban = parse(b"obj.http.x ~ \xe9(").unwrap();
+        assert_eq!(lint(&ban, &LintOptions::default()).refusals[0].code(), "regex");
+    }
+}
