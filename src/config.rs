@@ -1,1 +1,23 @@
-//! Layer 4: the configuration: raw, resolved, diagnostics.
+//! Layer 4: the configuration.
+//!
+//! What is written (TOML) is parsed into what is meant: [`Config`] holds typed values in which
+//! every name leads somewhere and every range was checked, so that nothing after this has to.
+
+mod diagnostic;
+mod document;
+mod endpoint;
+mod load;
+mod plausible;
+mod reader;
+mod resolved;
+mod value;
+
+pub use diagnostic::{Diagnostic, Position, Report, Severity};
+pub use load::{LARGEST_FILE, LoadError, Loaded, load, parse};
+pub use resolved::{
+    AdminSettings, BanHeaders, Config, Daemon, Endpoint, Node, Origin, SecretSettings,
+    ServerAddress, Variant,
+};
+
+/// A complete, commented configuration for one Varnish on this host: `config example`.
+pub const EXAMPLE: &str = include_str!("config/example.toml");

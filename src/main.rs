@@ -1,3 +1,7 @@
 //! The program: parse, dispatch, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    purgewatch::commands::main(std::env::args_os()).into()
+}

@@ -5,6 +5,7 @@ mod duration;
 mod name;
 mod secret;
 mod time;
+mod untrusted;
 mod url;
 mod version;
 
@@ -13,5 +14,6 @@ pub use duration::{DurationError, format_duration, parse_duration};
 pub use name::{EndpointName, NameError, NodeName, OriginName, VariantName};
 pub use secret::Secret;
 pub use time::Timestamp;
+pub use untrusted::Untrusted;
 pub use url::{HttpUrl, Scheme, UrlError};
 pub use version::{Mark, Relation, Version, VersionError};

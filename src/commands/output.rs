@@ -1,0 +1,159 @@
+//! Where results and diagnostics go: results to stdout, diagnostics to stderr.
+
+use std::fmt;
+use std::io::{self, BufWriter, IsTerminal, Write};
+
+use serde::Serialize;
+
+use super::Exit;
+
+pub use crate::model::Untrusted;
+
+/// How a result is written; `--output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON document, with a `schema` number.
+    Json,
+}
+
+/// Standard output, buffered, that outlives its reader: once the pipe is closed (`| head`) the
+/// rest is dropped quietly, and the command still ends with its own status.
+pub struct Output {
+    writer: BufWriter<Box<dyn Write + Send>>,
+    broken: Option<io::Error>,
+}
+
+impl Output {
+    /// Results go to standard output.
+    #[must_use]
+    pub fn stdout() -> Self {
+        Self::to(Box::new(io::stdout()))
+    }
+
+    fn to(writer: Box<dyn Write + Send>) -> Self {
+        Self { writer: BufWriter::new(writer), broken: None }
+    }
+
+    /// Writes a text as it is. What came from outside goes through [`Untrusted`] first.
+    pub fn text(&mut self, text: impl fmt::Display) {
+        if self.broken.is_none() {
+            self.broken = write!(self.writer, "{text}").err();
+        }
+    }
+
+    /// Writes a text and ends the line.
+    pub fn line(&mut self, text: impl fmt::Display) {
+        self.text(format_args!("{text}\n"));
+    }
+
+    /// Writes one JSON document, indented, and ends the line.
+    pub fn json(&mut self, document: &impl Serialize) {
+        if self.broken.is_some() {
+            return;
+        }
+        let written = serde_json::to_writer_pretty(&mut self.writer, document);
+        self.broken = written.map_err(io::Error::from).err();
+        self.text("\n");
+    }
+
+    /// Hands everything written so far to the reader: for results that come one by one.
+    pub fn flush(&mut self) {
+        if self.broken.is_none() {
+            self.broken = self.writer.flush().err();
+        }
+    }
+
+    /// Whether nobody reads any more, so that a command without other effects may stop.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// Ends the output. A reader that went away changes nothing; a result that could not be
+    /// written otherwise (a full disk) is said, and is no success.
+    #[must_use]
+    pub fn finish(mut self, exit: Exit) -> Exit {
+        self.flush();
+        match self.broken {
+            Some(fault) if fault.kind() != io::ErrorKind::BrokenPipe => {
+                complain(format_args!("the result cannot be written: {fault}"));
+                if exit == Exit::Done { Exit::Usage } else { exit }
+            }
+            _ => exit,
+        }
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").field("broken", &self.broken).finish_non_exhaustive()
+    }
+}
+
+/// Writes a diagnostic to stderr, as `purgewatch: TEXT`. Fails silently: there is nobody to tell.
+pub fn complain(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "purgewatch: {text}");
+}
+
+/// Writes a text to stderr as it is, for diagnostics with a form of their own.
+pub fn complain_verbatim(text: impl fmt::Display) {
+    let _ = write!(io::stderr().lock(), "{text}");
+}
+
+/// Whether stdout takes colours: it is a terminal that is not `dumb`, and `NO_COLOR` (not empty)
+/// is not set (no-color.org).
+#[must_use]
+pub fn stdout_takes_colour() -> bool {
+    takes_colour(io::stdout().is_terminal())
+}
+
+/// The same for stderr.
+#[must_use]
+pub fn stderr_takes_colour() -> bool {
+    takes_colour(io::stderr().is_terminal())
+}
+
+fn takes_colour(is_terminal: bool) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+    is_terminal && !refused && !dumb
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fails(io::ErrorKind);
+
+    impl Write for Fails {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(self.0.into())
+        }
+    }
+
+    fn ends_with(kind: io::ErrorKind, exit: Exit) -> Exit {
+        let mut output = Output::to(Box::new(Fails(kind)));
+        output.line("x".repeat(100_000));
+        output.json(&[1]);
+        output.finish(exit)
+    }
+
+    #[test]
+    fn a_reader_that_went_away_changes_nothing() {
+        assert_eq!(ends_with(io::ErrorKind::BrokenPipe, Exit::Done), Exit::Done);
+        assert_eq!(ends_with(io::ErrorKind::BrokenPipe, Exit::Stale), Exit::Stale);
+    }
+
+    #[test]
+    fn a_full_disk_is_no_success() {
+        assert_eq!(ends_with(io::ErrorKind::StorageFull, Exit::Done), Exit::Usage);
+        assert_eq!(ends_with(io::ErrorKind::StorageFull, Exit::Rejected), Exit::Rejected);
+    }
+}

@@ -1,0 +1,310 @@
+//! The alerts, with what each waits for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::{Config, Endpoint};
+
+/// One alerting rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Alert {
+    pub(super) name: &'static str,
+    /// PromQL.
+    pub(super) expression: String,
+    /// How long the expression has to hold before the alert fires.
+    pub(super) wait: Duration,
+    pub(super) severity: Severity,
+    /// A template of Prometheus, on one line.
+    pub(super) summary: String,
+    pub(super) description: String,
+    /// The section of the README that says what to do; without `#`.
+    pub(super) runbook: &'static str,
+}
+
+/// Who is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Severity {
+    /// Old content is being served, or nobody would notice if it were.
+    Critical,
+    /// To be looked at in working hours.
+    Warning,
+}
+
+impl Severity {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// The alerts for a configuration. Those that could never fire with it are left out.
+///
+/// No alert fires on a single scrape: what one bad probe or check shows is mended or confirmed by
+/// the next, so each waits for more than one of them, and for a minute at the least.
+pub(super) fn of(config: &Config, job: &str) -> Vec<Alert> {
+    let slowest = config.endpoints.iter().map(|e| e.interval).max().unwrap_or_default();
+    let mut alerts = vec![stale()];
+    alerts.extend(purge_path(config));
+    alerts.push(not_probed(config));
+    alerts.push(nothing_probed(slowest));
+    alerts.push(unknown(slowest));
+    alerts.push(unverifiable(slowest));
+    alerts.push(cache_down(slowest));
+    alerts.push(origin_down(slowest));
+    alerts.push(reload_failed());
+    alerts.push(daemon_down(job));
+    alerts
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// `count` intervals, and `least` at the least.
+fn intervals(count: u32, interval: Duration, least: Duration) -> Duration {
+    interval.saturating_mul(count).max(least)
+}
+
+fn stale() -> Alert {
+    Alert {
+        name: "PurgewatchEndpointStale",
+        expression: "purgewatch_endpoint_staleness_seconds > purgewatch_endpoint_max_stale_seconds"
+            .to_owned(),
+        wait: MINUTE,
+        severity: Severity::Critical,
+        summary: "{{ $labels.node }} serves an old version of {{ $labels.endpoint }}".to_owned(),
+        description: "The node {{ $labels.node }} has been serving a superseded version of the \
+                      endpoint {{ $labels.endpoint }} (variant {{ $labels.variant }}) for at \
+                      least {{ $value | humanizeDuration }}, longer than its max_stale."
+            .to_owned(),
+        runbook: "runbook-endpoint-stale",
+    }
+}
+
+/// The path that bans take. One failed check may be a varnishd that compiles VCL; two are not. A
+/// check that has not succeeded for long counts as well, should checks have stopped.
+fn purge_path(config: &Config) -> Option<Alert> {
+    let checks = config.nodes.iter().filter_map(|node| node.admin.as_ref());
+    let slowest = checks.map(|admin| admin.interval + admin.timeout).max()?;
+    let overdue = intervals(5, slowest, MINUTE * 5).as_secs();
+    Some(Alert {
+        name: "PurgewatchPurgePathBlocked",
+        expression: format!(
+            "purgewatch_node_admin_up == 0 or \
+             time() - purgewatch_node_admin_last_success_timestamp_seconds > {overdue}"
+        ),
+        wait: intervals(2, slowest, MINUTE),
+        severity: Severity::Critical,
+        summary: "Bans do not reach {{ $labels.node }}".to_owned(),
+        description: "The admin port of the node {{ $labels.node }} cannot be used: bans sent to \
+                      it now do nothing. purgewatch_node_admin_failures_total names the reason."
+            .to_owned(),
+        runbook: "runbook-purge-path-blocked",
+    })
+}
+
+/// Endpoints of each interval are late after a time of their own.
+fn not_probed(config: &Config) -> Alert {
+    let mut by_interval: BTreeMap<Duration, Vec<&Endpoint>> = BTreeMap::new();
+    for endpoint in &config.endpoints {
+        by_interval.entry(endpoint.interval).or_default().push(endpoint);
+    }
+    // The most frequent interval is the one that names no endpoint but excludes the others, so
+    // that the expression stays short.
+    let usual =
+        by_interval.iter().max_by_key(|(_, list)| list.len()).map(|(interval, _)| *interval);
+    let others = config.endpoints.iter().filter(|endpoint| Some(endpoint.interval) != usual);
+    let others = alternatives(others);
+    let late = by_interval.iter().map(|(interval, endpoints)| {
+        let selector = match (Some(*interval) == usual, others.is_empty()) {
+            (true, true) => String::new(),
+            (true, false) => format!("{{endpoint!~\"{others}\"}}"),
+            (false, _) => format!("{{endpoint=~\"{}\"}}", alternatives(endpoints.iter().copied())),
+        };
+        let overdue = intervals(5, *interval, MINUTE * 2).as_secs();
+        format!("time() - purgewatch_endpoint_last_probe_timestamp_seconds{selector} > {overdue}")
+    });
+    Alert {
+        name: "PurgewatchEndpointNotProbed",
+        expression: late.collect::<Vec<_>>().join(" or "),
+        wait: MINUTE,
+        severity: Severity::Critical,
+        summary: "{{ $labels.endpoint }} is not being watched on {{ $labels.node }}".to_owned(),
+        description: "The endpoint {{ $labels.endpoint }} (variant {{ $labels.variant }}) was \
+                      last fetched from the node {{ $labels.node }} {{ $value | \
+                      humanizeDuration }} ago: what it serves is not known."
+            .to_owned(),
+        runbook: "runbook-endpoint-not-probed",
+    }
+}
+
+/// The names as alternatives of a regular expression, within a PromQL string. Of the characters
+/// of a name only the point means something else there.
+fn alternatives<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> String {
+    let names = endpoints.map(|endpoint| endpoint.name.as_str().replace('.', "\\\\."));
+    names.collect::<Vec<_>>().join("|")
+}
+
+fn nothing_probed(slowest: Duration) -> Alert {
+    Alert {
+        name: "PurgewatchNothingProbed",
+        expression: "absent(purgewatch_endpoint_last_probe_timestamp_seconds) \
+                     unless on() absent(purgewatch_build_info)"
+            .to_owned(),
+        wait: intervals(2, slowest, MINUTE * 5),
+        severity: Severity::Critical,
+        summary: "purgewatch runs and has probed nothing".to_owned(),
+        description: "The daemon answers, but no endpoint was fetched from any node since it \
+                      started."
+            .to_owned(),
+        runbook: "runbook-endpoint-not-probed",
+    }
+}
+
+fn unknown(slowest: Duration) -> Alert {
+    Alert {
+        name: "PurgewatchEndpointUnknown",
+        expression: "purgewatch_endpoint_state{state=\"unknown\"} == 1".to_owned(),
+        wait: intervals(5, slowest, MINUTE * 10),
+        severity: Severity::Warning,
+        summary: "Nothing is known of {{ $labels.endpoint }} on {{ $labels.node }}".to_owned(),
+        description: "Whether the node {{ $labels.node }} serves the current version of the \
+                      endpoint {{ $labels.endpoint }} (variant {{ $labels.variant }}) has not \
+                      been learned since the daemon started."
+            .to_owned(),
+        runbook: "runbook-endpoint-unknown",
+    }
+}
+
+fn unverifiable(slowest: Duration) -> Alert {
+    Alert {
+        name: "PurgewatchEndpointUnverifiable",
+        expression: "purgewatch_endpoint_state{state=\"unverifiable\"} == 1".to_owned(),
+        wait: intervals(5, slowest, MINUTE * 15),
+        severity: Severity::Warning,
+        summary: "{{ $labels.endpoint }} cannot be verified on {{ $labels.node }}".to_owned(),
+        description: "The origin answers the endpoint {{ $labels.endpoint }} (variant \
+                      {{ $labels.variant }}) differently each time, so old content on the node \
+                      {{ $labels.node }} would not be noticed."
+            .to_owned(),
+        runbook: "runbook-endpoint-unverifiable",
+    }
+}
+
+/// One for each node, however many endpoints it serves.
+fn cache_down(slowest: Duration) -> Alert {
+    Alert {
+        name: "PurgewatchCacheDown",
+        expression: "count without (endpoint, variant, state) \
+                     (purgewatch_endpoint_state{state=\"cache_down\"} == 1) > 0"
+            .to_owned(),
+        wait: intervals(2, slowest, MINUTE * 2),
+        severity: Severity::Warning,
+        summary: "{{ $labels.node }} does not answer".to_owned(),
+        description: "The node {{ $labels.node }} does not answer {{ $value }} of its watched \
+                      endpoints and variants, or with an error."
+            .to_owned(),
+        runbook: "runbook-cache-down",
+    }
+}
+
+/// One for each endpoint, however many nodes serve it.
+fn origin_down(slowest: Duration) -> Alert {
+    Alert {
+        name: "PurgewatchOriginDown",
+        expression: "count without (node, variant, state) \
+                     (purgewatch_endpoint_state{state=\"origin_down\"} == 1) > 0"
+            .to_owned(),
+        wait: intervals(2, slowest, MINUTE * 5),
+        severity: Severity::Warning,
+        summary: "The origin of {{ $labels.endpoint }} does not answer".to_owned(),
+        description: "The origin does not answer the endpoint {{ $labels.endpoint }}, or with an \
+                      error, so changes of it are not noticed."
+            .to_owned(),
+        runbook: "runbook-origin-down",
+    }
+}
+
+fn reload_failed() -> Alert {
+    Alert {
+        name: "PurgewatchReloadFailed",
+        expression: "purgewatch_config_last_reload_successful == 0".to_owned(),
+        wait: MINUTE,
+        severity: Severity::Warning,
+        summary: "purgewatch refused its new configuration".to_owned(),
+        description: "The daemon on {{ $labels.instance }} keeps working with the configuration \
+                      before. `purgewatch config check` lists the faults of the new one."
+            .to_owned(),
+        runbook: "runbook-reload-failed",
+    }
+}
+
+/// `up` sees one of several daemons vanish; `absent` sees the last one do so, and a target that
+/// answers but is no purgewatch.
+fn daemon_down(job: &str) -> Alert {
+    let job = quoted(job);
+    Alert {
+        name: "PurgewatchDaemonDown",
+        expression: format!(
+            "up{{job={job}}} == 0 or on(job) absent(purgewatch_build_info{{job={job}}})"
+        ),
+        wait: MINUTE * 2,
+        severity: Severity::Critical,
+        summary: "purgewatch does not run".to_owned(),
+        description: "Prometheus gets no metrics from the job {{ $labels.job }}{{ if \
+                      $labels.instance }} at {{ $labels.instance }}{{ end }}: nobody watches the \
+                      caches."
+            .to_owned(),
+        runbook: "runbook-daemon-down",
+    }
+}
+
+/// A string of PromQL.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn config(endpoints: &[(&str, &str)]) -> Config {
+        let mut text = String::from(
+            "[[node]]\nname = \"n\"\nhttp = \"http://127.0.0.1:1\"\n\
+             [[origin]]\nname = \"o\"\naddress = \"http://127.0.0.1:2\"\n",
+        );
+        for (name, interval) in endpoints {
+            text.push_str(&format!(
+                "[[endpoint]]\nname = \"{name}\"\nurl = \"http://a/\"\norigin = \"o\"\n\
+                 interval = \"{interval}\"\n"
+            ));
+        }
+        parse("f", &text).unwrap().config
+    }
+
+    #[test]
+    fn each_interval_is_late_after_its_own_time() {
+        const SERIES: &str = "time() - purgewatch_endpoint_last_probe_timestamp_seconds";
+        let late = |endpoints: &[_]| not_probed(&config(endpoints)).expression;
+        assert_eq!(late(&[("a", "30s"), ("b", "30s")]), format!("{SERIES} > 150"));
+        assert_eq!(
+            late(&[("a", "30s"), ("b", "30s"), ("c.d", "1h"), ("e", "1s")]),
+            format!(
+                "{SERIES}{{endpoint=~\"e\"}} > 120 or \
+                 {SERIES}{{endpoint!~\"c\\\\.d|e\"}} > 150 or \
+                 {SERIES}{{endpoint=~\"c\\\\.d\"}} > 18000"
+            )
+        );
+    }
+
+    #[test]
+    fn nodes_without_an_admin_port_have_no_purge_path() {
+        assert_eq!(purge_path(&config(&[("a", "30s")])), None);
+    }
+
+    #[test]
+    fn a_job_is_quoted() {
+        assert_eq!(quoted("a\"b\\c"), "\"a\\\"b\\\\c\"");
+    }
+}

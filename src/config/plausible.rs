@@ -1,0 +1,97 @@
+//! What no single table shows: settings that are well-formed each and do not go together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use super::diagnostic::{Finding, Kind};
+use super::reader::Findings;
+use super::{Endpoint, Node, Origin};
+use crate::model::NodeName;
+
+/// A value with the place that findings about it point at.
+#[derive(Debug)]
+pub(super) struct Placed<T> {
+    pub(super) value: T,
+    pub(super) place: Range<usize>,
+}
+
+/// Notes each endpoint whose origin is one of its nodes: a cache is always as fresh as itself.
+pub(super) fn check_origins_are_no_nodes(
+    nodes: &[Placed<Node>],
+    origins: &[Placed<Origin>],
+    endpoints: &[Placed<Endpoint>],
+    findings: &Findings,
+) {
+    for origin in origins.iter().map(|origin| &origin.value) {
+        let same: BTreeSet<&NodeName> = nodes
+            .iter()
+            .filter(|node| node.value.http == origin.address)
+            .map(|node| &node.value.name)
+            .collect();
+        if same.is_empty() {
+            continue;
+        }
+        for Placed { value: endpoint, place } in endpoints {
+            let hit = endpoint.nodes.iter().find(|node| same.contains(node));
+            if let Some(node) = hit.filter(|_| endpoint.origin == origin.name) {
+                let message = format!(
+                    "the origin {:?} is the node {node:?} itself ({}): it would be compared with \
+                     itself",
+                    origin.name, origin.address
+                );
+                findings.add(Finding::error(Kind::Relation, place.clone(), message));
+            }
+        }
+    }
+}
+
+/// Warns of what is allowed but hardly meant. For a configuration without faults.
+pub(super) fn warn(
+    nodes: &[Placed<Node>],
+    origins: &[Placed<Origin>],
+    endpoints: &[Placed<Endpoint>],
+    findings: &Findings,
+) {
+    warn_of_twins(nodes, "address", |node| Some(&node.http), findings);
+    warn_of_twins(nodes, "admin address", |n| n.admin.as_ref().map(|a| &a.address), findings);
+    for Placed { value: origin, place } in origins {
+        let (mut rate, mut used) = (0.0, false);
+        for endpoint in endpoints.iter().filter(|e| e.value.origin == origin.name) {
+            used = true;
+            rate += endpoint.value.rate();
+        }
+        if !used {
+            let message = format!("no endpoint uses the origin {:?}", origin.name);
+            findings.add(Finding::warning(place.clone(), message));
+        }
+        if rate > origin.max_rate {
+            let message = format!(
+                "{rate:.2} requests a second are scheduled for the origin {:?}, more than its \
+                 max_rate of {}: endpoints will be fetched late",
+                origin.name, origin.max_rate
+            );
+            let finding = Finding::warning(place.clone(), message);
+            findings.add(finding.help("raise `max_rate`, or the `interval` of its endpoints"));
+        }
+    }
+}
+
+/// Warns of nodes that are one: copied, as a rule, and then not changed.
+fn warn_of_twins<'n, K: Ord>(
+    nodes: &'n [Placed<Node>],
+    what: &str,
+    key: impl Fn(&'n Node) -> Option<K>,
+    findings: &Findings,
+) {
+    let mut seen: BTreeMap<K, &Placed<Node>> = BTreeMap::new();
+    for node in nodes {
+        let Some(key) = key(&node.value) else { continue };
+        if let Some(first) = seen.get(&key) {
+            let message = format!("this node has the same {what} as {:?}", first.value.name);
+            let finding = Finding::warning(node.place.clone(), message);
+            findings.add(finding.related(first.place.clone(), "the other node"));
+        } else {
+            seen.insert(key, node);
+        }
+    }
+}
