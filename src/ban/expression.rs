@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::model::Untrusted;
+
 use super::duration::BanDuration;
 use super::field::Field;
 use super::operator::Operator;
@@ -72,8 +74,8 @@ impl Expression {
     }
 }
 
-/// For people: bytes that are no UTF-8 and control characters are shown as `\xHH`, so printing
-/// it is safe on a terminal.
+/// For people: bytes that are no UTF-8 and control characters are shown as escapes, so printing it
+/// is safe on a terminal.
 impl fmt::Display for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, condition) in self.conditions.iter().enumerate() {
@@ -98,25 +100,13 @@ impl Argument {
     }
 }
 
-/// Shows bytes: text as it is, everything that is no printable text as `\xHH`.
+/// Shows bytes: text as far as it is safe to show, everything else as an escape.
 pub(super) struct Printable<'a>(pub(super) &'a [u8]);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chunk in self.0.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                // Besides controls: the marks that reorder text on a terminal.
-                let hidden = c.is_control()
-                    || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-                if hidden {
-                    let mut utf8 = [0; 4];
-                    for byte in c.encode_utf8(&mut utf8).bytes() {
-                        write!(f, "\\x{byte:02x}")?;
-                    }
-                } else {
-                    write!(f, "{c}")?;
-                }
-            }
+            write!(f, "{}", Untrusted(chunk.valid()))?;
             for byte in chunk.invalid() {
                 write!(f, "\\x{byte:02x}")?;
             }
@@ -142,7 +132,7 @@ mod tests {
     fn shows_nothing_that_moves_a_cursor() {
         assert_eq!(Printable(b"/a\x1b[2J\xff").to_string(), "/a\\x1b[2J\\xff");
         assert_eq!(Printable("/ü".as_bytes()).to_string(), "/ü");
-        assert_eq!(Printable("\u{202e}".as_bytes()).to_string(), "\\xe2\\x80\\xae");
+        assert_eq!(Printable("\u{202e}".as_bytes()).to_string(), "\\u{202e}");
         assert_eq!(excerpt(&[b'a'; 500]).len(), 83);
     }
 }

@@ -44,10 +44,9 @@ pub fn lint(expression: &Expression, options: &LintOptions) -> Lint {
     }
     let reasons: Option<Vec<String>> = always.into_iter().collect();
     match reasons {
+        Some(_) if options.everything => {}
         Some(reasons) => {
-            if !options.everything {
-                lint.refusals.push(Refusal::Everything { because: reasons.join(" and ") });
-            }
+            lint.refusals.push(Refusal::Everything { because: reasons.join(" and ") });
         }
         None if only_excludes(expression) => {
             lint.warnings
@@ -189,14 +188,14 @@ fn lint_spelling(pattern: &[u8], lint: &mut Lint) {
             }
             b']' if in_class => in_class = false,
             b'.' if !in_class => {
-                if let (Some(left), Some(right), false) = (before, next, dot_seen) {
-                    if right.is_ascii_alphanumeric() {
-                        dot_seen = true;
-                        lint.warnings.push(Warning::UnescapedDot {
-                            pattern: excerpt(pattern),
-                            around: Printable(&[left, b'.', right]).to_string(),
-                        });
-                    }
+                if let (Some(left), Some(right), false) = (before, next, dot_seen)
+                    && right.is_ascii_alphanumeric()
+                {
+                    dot_seen = true;
+                    lint.warnings.push(Warning::UnescapedDot {
+                        pattern: excerpt(pattern),
+                        around: Printable(&[left, b'.', right]).to_string(),
+                    });
                 }
                 before = None;
             }

@@ -202,10 +202,8 @@ fn field_hint(got: &str) -> String {
         return meant(&lower);
     }
     for operator in ["!=", "==", "!~", "~", "="] {
-        if let Some((field, _)) = got.split_once(operator) {
-            if is_field(field) {
-                return format!(": write blanks around {operator:?}");
-            }
+        if got.split_once(operator).is_some_and(|(field, _)| is_field(field)) {
+            return format!(": write blanks around {operator:?}");
         }
     }
     match lower.as_str() {

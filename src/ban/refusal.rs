@@ -16,7 +16,7 @@ pub enum Refusal {
     Empty,
     /// A line end, which would end the command and start another.
     #[error(
-        "a ban must not hold a line end (found in {token:?}): varnishd would take what follows \
+        "a ban must not hold a line end (found in \"{token}\"): varnishd would take what follows \
          as another command"
     )]
     LineEnd {
@@ -25,7 +25,7 @@ pub enum Refusal {
     },
     /// A NUL byte, which varnishd takes as the end of the argument.
     #[error(
-        "a ban must not hold a NUL byte (found in {token:?}): varnishd would cut the ban there"
+        "a ban must not hold a NUL byte (found in \"{token}\"): varnishd would cut the ban there"
     )]
     Nul {
         /// The token that holds it.
@@ -33,7 +33,7 @@ pub enum Refusal {
     },
     /// A blank within an argument, which varnishd cannot carry.
     #[error(
-        "an argument of a ban must not hold a blank (found in {token:?}): varnishd splits it \
+        "an argument of a ban must not hold a blank (found in \"{token}\"): varnishd splits it \
          there, quoted or not; in a regex write \\x20 or \\s for it, and use ~ instead of =="
     )]
     Blank {
@@ -42,7 +42,7 @@ pub enum Refusal {
     },
     /// `&&` within an argument: most likely blanks were forgotten around it.
     #[error(
-        "{token:?} holds &&: write blanks around && to join two conditions; where && is part of \
+        "\"{token}\" holds &&: write blanks around && to join two conditions; where && is part of \
          the value, use ~ and write &[&] for it"
     )]
     AndInArgument {
@@ -61,7 +61,7 @@ pub enum Refusal {
         operator: String,
     },
     /// The condition ends too early.
-    #[error("expected {expected} after {after:?}, found the end of the ban")]
+    #[error("expected {expected} after \"{after}\", found the end of the ban")]
     Incomplete {
         /// What has to come.
         expected: &'static str,
@@ -69,13 +69,13 @@ pub enum Refusal {
         after: String,
     },
     /// Two conditions are not joined by `&&`.
-    #[error("expected && between two conditions, got {got:?}{}", joint_hint(got))]
+    #[error("expected && between two conditions, got \"{got}\"{}", joint_hint(got))]
     Joint {
         /// What stands there.
         got: String,
     },
     /// No such field.
-    #[error("there is no field {got:?}{hint}")]
+    #[error("there is no field \"{got}\"{hint}")]
     UnknownField {
         /// What was written.
         got: String,
@@ -83,7 +83,7 @@ pub enum Refusal {
         hint: String,
     },
     /// No such operator, or not for this field.
-    #[error("{field} cannot be compared with {got:?}: expected {expected}")]
+    #[error("{field} cannot be compared with \"{got}\": expected {expected}")]
     UnknownOperator {
         /// The field before it.
         field: String,
@@ -95,7 +95,7 @@ pub enum Refusal {
     /// The operator `<<` is varnishd's mark of a here-document: the session would hang.
     #[error(
         "\"<<\" as the last but one word starts a here-document in varnishd: it would wait for \
-         the word {terminator:?} and take everything until then as the argument"
+         the word \"{terminator}\" and take everything until then as the argument"
     )]
     Heredoc {
         /// The word behind it.
@@ -103,7 +103,7 @@ pub enum Refusal {
     },
     /// A header name with no character: varnishd up to 7.3 aborts its cache process.
     #[error(
-        "{field:?} names no header: write the name behind it (varnishd before 7.4 accepts this \
+        "\"{field}\" names no header: write the name behind it (varnishd before 7.4 accepts this \
          and its cache process aborts at the next lookup)"
     )]
     EmptyHeaderName {
@@ -120,7 +120,7 @@ pub enum Refusal {
         length: usize,
     },
     /// A character that no header name has: the condition could never match.
-    #[error("{name:?} is no header name: {found:?} cannot stand in one")]
+    #[error("\"{name}\" is no header name: {found:?} cannot stand in one")]
     HeaderNameCharacter {
         /// The name.
         name: String,
@@ -130,7 +130,7 @@ pub enum Refusal {
     /// No duration behind a field that needs one.
     #[error(
         "expected a duration such as 90s, 1.5h or 7d (units ms, s, m, h, d, w, y) for {field}, \
-         got {got:?}"
+         got \"{got}\""
     )]
     Duration {
         /// The field.
@@ -164,7 +164,7 @@ pub enum Refusal {
         version: ServerVersion,
     },
     /// PCRE2 does not compile it, at an offset in bytes where it says so.
-    #[error("{pattern:?} is no regex that Varnish can use: {reason}{}", at_offset(*offset))]
+    #[error("\"{pattern}\" is no regex that Varnish can use: {reason}{}", at_offset(*offset))]
     Regex {
         /// The regex.
         pattern: String,
@@ -175,7 +175,7 @@ pub enum Refusal {
     },
     /// A regex that can take more steps than PCRE2 allows, on a value that a client can send.
     #[error(
-        "the regex {pattern:?} can backtrack without end: {growth}. From 7.0 on varnishd's cache \
+        "the regex \"{pattern}\" can backtrack without end: {growth}. From 7.0 on varnishd's cache \
          process aborts when PCRE2 gives up (varnish-cache issue 4376), which empties the cache \
          and loses the ban. Let no two repetitions match the same text ([^/]* instead of .*, an \
          anchor ^), or pass --allow-slow-regex"
@@ -189,7 +189,7 @@ pub enum Refusal {
     /// `(*UTF)`, `(*LIMIT_MATCH=...)` and their like: they make matching fail with an error, on
     /// which varnishd aborts.
     #[error(
-        "{option} at the start of the regex {pattern:?} makes PCRE2 fail on some values, and \
+        "{option} at the start of the regex \"{pattern}\" makes PCRE2 fail on some values, and \
          varnishd's cache process aborts on that: leave it out"
     )]
     RegexOption {
@@ -201,7 +201,7 @@ pub enum Refusal {
     /// `(?R)`, `(?1)`, `\g<name>`: a regex that calls itself can fail with an error, on which
     /// varnishd aborts.
     #[error(
-        "the regex {pattern:?} calls itself or one of its groups ({construct}), which PCRE2 can \
+        "the regex \"{pattern}\" calls itself or one of its groups ({construct}), which PCRE2 can \
          give up on, and varnishd's cache process aborts on that: write it without, or pass \
          --allow-slow-regex"
     )]

@@ -15,7 +15,7 @@ pub enum Warning {
         field: String,
     },
     /// `.` between letters or digits, which matches any byte.
-    #[error("in {pattern:?} the dot in {around:?} matches any character: write \\. for a dot")]
+    #[error("in \"{pattern}\" the dot in \"{around}\" matches any character: write \\. for a dot")]
     UnescapedDot {
         /// The regex.
         pattern: String,
@@ -24,7 +24,7 @@ pub enum Warning {
     },
     /// `\\.`, as varnishadm needs it: here it means a backslash and any character.
     #[error(
-        "{escape} in {pattern:?} means a backslash, as no URL holds one: backslashes are doubled \
+        "{escape} in \"{pattern}\" means a backslash, as no URL holds one: backslashes are doubled \
          for varnishadm only, here the regex is written as it is"
     )]
     DoubledBackslash {
@@ -35,7 +35,7 @@ pub enum Warning {
     },
     /// A backslash in a text that is compared as a whole.
     #[error(
-        "{argument:?} is compared as it is, backslash and all: escapes are for regexes, behind ~ \
+        "\"{argument}\" is compared as it is, backslash and all: escapes are for regexes, behind ~ \
          and !~"
     )]
     LiteralBackslash {
@@ -77,7 +77,7 @@ pub enum Warning {
     },
     /// A regex that takes long on long values made for it.
     #[error(
-        "the regex {pattern:?} is slow on some long values: at about {length} bytes PCRE2 gives \
+        "the regex \"{pattern}\" is slow on some long values: at about {length} bytes PCRE2 gives \
          up, and varnishd's cache process aborts on that (varnish-cache issue 4376); an anchor ^ \
          or [^/]* instead of .* helps"
     )]

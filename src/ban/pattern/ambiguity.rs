@@ -253,10 +253,11 @@ impl<'a> Loops<'a> {
         for edge in
             self.automaton.entries.iter().chain(self.automaton.states.iter().flat_map(|s| &s.edges))
         {
-            if let Some(byte) = edge.bytes.any() {
-                if !letters.contains(&byte) && letters.len() < 16 {
-                    letters.push(byte);
-                }
+            if let Some(byte) = edge.bytes.any()
+                && !letters.contains(&byte)
+                && letters.len() < 16
+            {
+                letters.push(byte);
             }
         }
         letters.iter().map(|&byte| self.paths_over(byte)).fold(0.0, f64::max)
@@ -400,10 +401,10 @@ fn components(automaton: &Automaton) -> Vec<Vec<usize>> {
                 continue;
             }
             let mine = low.get(state).copied().unwrap_or(usize::MAX);
-            if let Some(&(parent, _)) = work.last() {
-                if let Some(slot) = low.get_mut(parent) {
-                    *slot = (*slot).min(mine);
-                }
+            if let Some(&(parent, _)) = work.last()
+                && let Some(slot) = low.get_mut(parent)
+            {
+                *slot = (*slot).min(mine);
             }
             if order.get(state) == Some(&mine) {
                 let mut component = Vec::new();

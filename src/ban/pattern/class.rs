@@ -30,15 +30,15 @@ pub(super) fn read(mut rest: &[u8]) -> Option<(ByteSet, &[u8])> {
         let from = member(&mut rest)?;
         first = false;
         // A range, unless the hyphen is the last character.
-        if let (Some(start), [b'-', next, ..]) = (from.only(), rest) {
-            if *next != b']' {
-                let mut after = rest.get(1..)?;
-                let to = member(&mut after)?;
-                if let Some(end) = to.only() {
-                    rest = after;
-                    set = set.with(start, end);
-                    continue;
-                }
+        if let (Some(start), [b'-', next, ..]) = (from.only(), rest)
+            && *next != b']'
+        {
+            let mut after = rest.get(1..)?;
+            let to = member(&mut after)?;
+            if let Some(end) = to.only() {
+                rest = after;
+                set = set.with(start, end);
+                continue;
             }
         }
         set = set.union(from);
@@ -106,14 +106,14 @@ pub(super) fn escape(byte: u8, rest: &mut &[u8]) -> Option<ByteSet> {
 
 /// One member of a class: a byte, a set, or a POSIX name.
 fn member(rest: &mut &[u8]) -> Option<ByteSet> {
-    if rest.starts_with(b"[:") {
-        if let Some(end) = rest.windows(2).position(|pair| pair == b":]") {
-            let name = rest.get(2..end)?;
-            if name.iter().all(|b| b.is_ascii_lowercase() || *b == b'^') {
-                let set = posix(name);
-                *rest = rest.get(end + 2..)?;
-                return Some(set);
-            }
+    if rest.starts_with(b"[:")
+        && let Some(end) = rest.windows(2).position(|pair| pair == b":]")
+    {
+        let name = rest.get(2..end)?;
+        if name.iter().all(|b| b.is_ascii_lowercase() || *b == b'^') {
+            let set = posix(name);
+            *rest = rest.get(end + 2..)?;
+            return Some(set);
         }
     }
     match take(rest)? {

@@ -471,6 +471,7 @@ impl<'a> Reader<'a> {
     }
 }
 
+#[derive(Debug, Clone, Copy)]
 struct Quantifier {
     minimum: u32,
     maximum: Option<u32>,
