@@ -19,6 +19,14 @@ use crate::protocol::{Command, Event, Phase, Reply};
 /// Room that an empty output may keep, in bytes, after a large command.
 const KEPT_OUTPUT: usize = 256 * 1024;
 
+/// With so many replies still to come, a read that brings few is followed by a short rest: what
+/// varnishd says in the meantime comes with the next one. That many keep it busy for longer than
+/// the rest, and the processor time saved is its own where both run on one machine.
+const REST_ABOVE: usize = 64;
+
+/// The rest.
+const REST: Duration = Duration::from_millis(1);
+
 /// As good as never: a timer needs some instant.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
@@ -250,6 +258,8 @@ impl<'a> Service<'a> {
     /// Serves until the connection ends; whether it was of any use.
     async fn run(&mut self) -> bool {
         let mut timer = std::pin::pin!(sleep_until(self.wake_at()));
+        let mut rest = std::pin::pin!(sleep_until(self.since));
+        let mut resting = false;
         let end = loop {
             self.unpark();
             self.rearm(timer.as_mut());
@@ -257,11 +267,16 @@ impl<'a> Service<'a> {
             let Connection { reader, writer, output, .. } = &mut self.connection;
             tokio::select! {
                 biased;
-                item = reader.next() => {
-                    if let Err(kind) = self.hear(received(item)) {
-                        break End::Lost(kind);
+                item = reader.next(), if !resting => match self.hear(received(item)) {
+                    Ok(heard) => {
+                        let left = self.connection.session.in_flight();
+                        resting = left >= REST_ABOVE && heard < REST_ABOVE / 4;
+                        if resting {
+                            rest.as_mut().reset(self.since + REST);
+                        }
                     }
-                }
+                    Err(kind) => break End::Lost(kind),
+                },
                 written = writer.write_buf(output), if self.writable && !output.is_empty() => {
                     // A peer that closed may still have said why: what it said is read first.
                     self.writable = matches!(written, Ok(1..));
@@ -273,6 +288,7 @@ impl<'a> Service<'a> {
                     Some(job) => self.take_all(job),
                     None => break End::Unwanted,
                 },
+                () = rest.as_mut(), if resting => resting = false,
                 () = timer.as_mut() => {
                     if let Some(end) = self.ring() {
                         break end;
@@ -354,15 +370,16 @@ impl<'a> Service<'a> {
         }
     }
 
-    /// Hands out a reply and all others that came with it.
-    fn hear(&mut self, first: Result<Reply, Kind>) -> Result<(), Kind> {
-        let mut next = first;
+    /// Hands out a reply and all others that came with it; how many they were.
+    fn hear(&mut self, first: Result<Reply, Kind>) -> Result<usize, Kind> {
+        let (mut next, mut heard) = (first, 0);
         loop {
             match self.connection.session.handle(next?)? {
                 Event::Reply { token, reply } => token.tell(Ok(reply)),
                 Event::Challenged | Event::Ready(_) => return Err(Kind::Dropped),
             }
             self.answered = true;
+            heard += 1;
             if self.connection.session.phase() == Phase::Closed {
                 return Err(Kind::Closed);
             }
@@ -376,7 +393,7 @@ impl<'a> Service<'a> {
         self.since = Instant::now();
         self.drop_at = None;
         self.task.backoff.succeeded();
-        Ok(())
+        Ok(heard)
     }
 
     /// When something is due.
