@@ -5,4 +5,5 @@
 
 pub mod daemon;
 pub mod origin;
+pub mod prometheus;
 pub mod varnish;
