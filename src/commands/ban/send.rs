@@ -143,13 +143,8 @@ impl<'a> Node<'a> {
         limits: Limits,
         deadline: Instant,
     ) -> Self {
-        let options = Options {
-            connect: step,
-            authenticate: step,
-            keep_alive: None,
-            deadline: Some(limits.total),
-            ..Options::default()
-        };
+        let options =
+            Options { connect: step, authenticate: step, keep_alive: None, ..Options::default() };
         Self { client: Client::new(target, options), bans, result, limits, deadline }
     }
 
@@ -218,7 +213,7 @@ impl<'a> Node<'a> {
                 false
             }
             Err(_) => {
-                self.fail_open(&self.overdue(Stage::Connect));
+                self.fail_open(&self.overdue());
                 false
             }
         }
@@ -227,8 +222,7 @@ impl<'a> Node<'a> {
     async fn send_one(&self, at: usize) {
         let Some(ban) = self.bans.bans.get(at) else { return };
         let answer = timeout_at(self.deadline, self.client.ban(&ban.command)).await;
-        let answer = answer.unwrap_or_else(|_| Err(self.overdue(Stage::Command(Verb::BAN))));
-        self.note(at, answer);
+        self.note(at, answer.unwrap_or_else(|_| Err(self.overdue())));
     }
 
     /// Sends many in a pipeline. After a failure that is not about one ban alone, no further ones
@@ -241,12 +235,18 @@ impl<'a> Node<'a> {
             .filter_map(|at| self.bans.bans.get(*at).map(|ban| ban.command.clone()));
         let mut batch = self.client.batch(stream::iter(commands));
         let mut last: Option<AdminError> = None;
-        for at in open {
+        for (place, at) in open.iter().enumerate() {
             let answer = match timeout_at(self.deadline, batch.next()).await {
                 Ok(Some(answer)) => answer.map(drop),
                 Ok(None) => break,
                 Err(_) => {
-                    last = Some(self.overdue(Stage::Command(Verb::BAN)));
+                    // Those under way may have been taken; the others were never sent.
+                    let error = self.overdue();
+                    for at in open.iter().skip(place).take(batch.in_flight()) {
+                        self.note(*at, Err(error.clone()));
+                    }
+                    let kind = Kind::Waiting { limit: self.limits.total };
+                    last = Some(AdminError { kind, ..error });
                     break;
                 }
             };
@@ -276,7 +276,9 @@ impl<'a> Node<'a> {
         }
     }
 
-    fn overdue(&self, stage: Stage) -> AdminError {
+    /// The limit on the whole passed: at which step, the client knows.
+    fn overdue(&self) -> AdminError {
+        let stage = self.client.stage().unwrap_or(Stage::Command(Verb::BAN));
         let kind = Kind::Deadline { limit: self.limits.total };
         AdminError { node: self.client.node().clone(), stage, kind }
     }
