@@ -221,7 +221,7 @@ impl<'a> Node<'a> {
 
     async fn send_one(&self, at: usize) {
         let Some(ban) = self.bans.bans.get(at) else { return };
-        let answer = timeout_at(self.deadline, self.client.ban(&ban.command)).await;
+        let answer = timeout_at(self.deadline, self.client.ban(ban.command.clone())).await;
         self.note(at, answer.unwrap_or_else(|_| Err(self.overdue())));
     }
 
