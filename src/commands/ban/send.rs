@@ -222,7 +222,10 @@ impl<'a> Node<'a> {
     async fn send_one(&self, at: usize) {
         let Some(ban) = self.bans.bans.get(at) else { return };
         let answer = timeout_at(self.deadline, self.client.ban(ban.command.clone())).await;
-        self.note(at, answer.unwrap_or_else(|_| Err(self.overdue())));
+        match answer {
+            Ok(answer) => self.note(at, answer),
+            Err(_) => self.note_unanswered(at, &self.overdue()),
+        }
     }
 
     /// Sends many in a pipeline. After a failure that is not about one ban alone, no further ones
@@ -243,7 +246,7 @@ impl<'a> Node<'a> {
                     // Those under way may have been taken; the others were never sent.
                     let error = self.overdue();
                     for at in open.iter().skip(place).take(batch.in_flight()) {
-                        self.note(*at, Err(error.clone()));
+                        self.note_unanswered(*at, &error);
                     }
                     let kind = Kind::Waiting { limit: self.limits.total };
                     last = Some(AdminError { kind, ..error });
@@ -269,10 +272,18 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Notes that there was no answer in time, unless an earlier attempt ended in an error: that
+    /// one says more.
+    fn note_unanswered(&self, at: usize, error: &AdminError) {
+        if let Some(place @ None) = lock(&self.result).bans.get_mut(at) {
+            *place = Some(Err(error.clone()));
+        }
+    }
+
     /// Notes this error for every ban that has no answer.
     fn fail_open(&self, error: &AdminError) {
-        for place in lock(&self.result).bans.iter_mut().filter(|place| place.is_none()) {
-            *place = Some(Err(error.clone()));
+        for at in 0..self.bans.bans.len() {
+            self.note_unanswered(at, error);
         }
     }
 
