@@ -143,8 +143,16 @@ impl<'a> Node<'a> {
         limits: Limits,
         deadline: Instant,
     ) -> Self {
-        let options =
-            Options { connect: step, authenticate: step, keep_alive: None, ..Options::default() };
+        // Each step within the whole, so that one that fails can say what its failure looks like.
+        let most = limits.total.mul_f64(0.8);
+        let (step, usual) = (step.min(most), Options::default());
+        let options = Options {
+            connect: step,
+            authenticate: step,
+            reply: usual.reply.min(most),
+            keep_alive: None,
+            ..usual
+        };
         Self { client: Client::new(target, options), bans, result, limits, deadline }
     }
 
