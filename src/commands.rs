@@ -4,12 +4,14 @@
 //! It is made known in two places: a variant of `Command` with its arm in [`main`], and its
 //! name in `GROUPS`. It builds the runtime it needs, if any: a start has to stay cheap.
 
+mod ban;
 mod config;
 pub mod config_file;
 mod exit;
 pub mod log;
 pub mod output;
 mod rules;
+mod target;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -31,6 +33,7 @@ pub struct Cli {
 /// The commands, in the order of [`GROUPS`].
 #[derive(Debug, Subcommand)]
 enum Command {
+    Ban(Box<ban::Arguments>),
     Config(config::Arguments),
     Rules(rules::Arguments),
 }
@@ -65,6 +68,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     match cli.command {
+        Command::Ban(arguments) => ban::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Rules(arguments) => rules::run(&arguments),
     }

@@ -1,0 +1,361 @@
+//! Bans on their way to the nodes: all nodes at a time, one connection each, within one limit.
+
+use std::cell::Cell;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+
+use super::super::Exit;
+use super::super::target::ChosenNode;
+use crate::admin::{AdminError, Client, Fault, Kind, Options, Outcome, Retry, Stage};
+use crate::clock::random_seed;
+use crate::model::{HostPort, NodeName, format_duration};
+use crate::protocol::Command;
+
+/// So many nodes are served at a time.
+const NODES_AT_A_TIME: usize = 64;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Fewer bans are over before anybody reads a progress line.
+const WORTH_SHOWING: usize = 500;
+
+/// The limits of one call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// For everything, on all nodes.
+    pub(super) total: Duration,
+    /// How often a node is tried again where that can help.
+    pub(super) retries: u32,
+}
+
+/// How it went on one node.
+#[derive(Debug)]
+pub(super) struct NodeReport {
+    pub(super) node: NodeName,
+    pub(super) address: HostPort,
+    /// One for each ban.
+    pub(super) states: Vec<State>,
+    /// How often it was tried again.
+    pub(super) retried: u32,
+    /// How long it took, from the start to its last answer.
+    pub(super) took: Duration,
+}
+
+/// Where a ban is.
+#[derive(Debug, Clone)]
+pub(super) enum State {
+    /// Nothing is known of it: not sent, or no answer yet.
+    Waiting,
+    /// On the node's list.
+    Taken,
+    /// It failed.
+    Failed(Rc<Failure>),
+}
+
+/// Why a ban has no good end.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The client says so.
+    Admin(AdminError),
+    /// The limit on the whole was reached.
+    GivenUp { limit: Duration },
+    /// Somebody pressed Ctrl-C.
+    Interrupted,
+}
+
+/// Sends every ban to every node.
+///
+/// # Errors
+/// When the runtime or the signal handler cannot be set up.
+pub(super) fn send(
+    nodes: &[ChosenNode],
+    commands: &[Command],
+    limits: Limits,
+) -> io::Result<(Vec<NodeReport>, bool)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(send_to_all(nodes, commands, limits))
+}
+
+async fn send_to_all(
+    nodes: &[ChosenNode],
+    commands: &[Command],
+    limits: Limits,
+) -> io::Result<(Vec<NodeReport>, bool)> {
+    let start = Instant::now();
+    let mut interrupts = Interrupts::listen()?;
+    let mut reports: Vec<NodeReport> = nodes
+        .iter()
+        .map(|node| NodeReport {
+            node: node.target.node.clone(),
+            address: node.target.address.clone(),
+            states: vec![State::Waiting; commands.len()],
+            retried: 0,
+            took: Duration::ZERO,
+        })
+        .collect();
+    let progress = Progress::new(nodes.len() * commands.len());
+    let served = stream::iter(nodes.iter().zip(&mut reports).enumerate())
+        .map(|(at, (node, report))| {
+            let mut attempt = Attempt { node, commands, limits, start, progress: &progress, at };
+            async move { attempt.serve(report).await }
+        })
+        .buffer_unordered(NODES_AT_A_TIME)
+        .for_each(|()| std::future::ready(()));
+    let mut interrupted = false;
+    {
+        let mut served = pin!(timeout(limits.total, served));
+        let mut ticks = interval_at(start + progress.period(), progress.period());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut served => break,
+                () = interrupts.next() => {
+                    interrupted = true;
+                    break;
+                }
+                _ = ticks.tick(), if progress.is_shown() => progress.show(),
+            }
+        }
+    }
+    progress.clear();
+    let left_over = Rc::new(if interrupted {
+        Failure::Interrupted
+    } else {
+        Failure::GivenUp { limit: limits.total }
+    });
+    for report in &mut reports {
+        for state in &mut report.states {
+            if matches!(state, State::Waiting) {
+                *state = State::Failed(Rc::clone(&left_over));
+            }
+        }
+        if report.took.is_zero() {
+            report.took = start.elapsed();
+        }
+    }
+    Ok((reports, interrupted))
+}
+
+/// The attempts on one node.
+struct Attempt<'a> {
+    node: &'a ChosenNode,
+    commands: &'a [Command],
+    limits: Limits,
+    start: Instant,
+    progress: &'a Progress,
+    /// The node's number, so that the pauses of several nodes differ.
+    at: usize,
+}
+
+impl Attempt<'_> {
+    async fn serve(&mut self, report: &mut NodeReport) {
+        let client = Client::new(self.node.target.clone(), self.options());
+        let mut random = fastrand::Rng::with_seed(random_seed() ^ self.at as u64);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            self.round(&client, &mut report.states).await;
+            report.took = self.start.elapsed();
+            let again = report.states.iter().any(State::may_be_retried);
+            let left = self.limits.total.saturating_sub(self.start.elapsed());
+            if !again || report.retried == self.limits.retries || left <= pause {
+                return;
+            }
+            sleep(pause.mul_f64(0.5 + random.f64() / 2.0)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            report.retried += 1;
+        }
+    }
+
+    /// Each step gets a little less than the whole, so that what is reported is the step that
+    /// took too long, and not only that time was up.
+    fn options(&self) -> Options {
+        let usual = Options::default();
+        let most = self.limits.total.mul_f64(0.9);
+        let step = |limit: Duration| self.node.step_limit.unwrap_or(limit).min(most);
+        Options {
+            connect: step(usual.connect),
+            authenticate: step(usual.authenticate),
+            reply: step(usual.reply),
+            keep_alive: None,
+            ..usual
+        }
+    }
+
+    /// Sends every ban that is not on the list yet, once.
+    async fn round(&self, client: &Client, states: &mut [State]) {
+        let pending: Vec<usize> =
+            (0..states.len()).filter(|&at| states.get(at).is_some_and(State::is_open)).collect();
+        let commands = pending.iter().filter_map(|&at| self.commands.get(at)).cloned();
+        let mut batch = client.batch(stream::iter(commands));
+        let mut places = pending.iter();
+        while let Some(result) = batch.next().await {
+            let Some(&place) = places.next() else { return };
+            let state = match result {
+                Ok(_) => {
+                    self.progress.advance();
+                    State::Taken
+                }
+                Err(error) => State::Failed(Rc::new(Failure::Admin(error))),
+            };
+            let hopeless = state.ends_the_round();
+            if let Some(slot) = states.get_mut(place) {
+                *slot = state.clone();
+            }
+            if hopeless {
+                for &rest in places {
+                    if let Some(slot) = states.get_mut(rest) {
+                        *slot = state.clone();
+                    }
+                }
+                return;
+            }
+        }
+    }
+}
+
+impl State {
+    /// Whether it is still to be sent: not taken, and not rejected for good.
+    fn is_open(&self) -> bool {
+        match self {
+            Self::Waiting => true,
+            Self::Taken => false,
+            Self::Failed(_) => self.may_be_retried(),
+        }
+    }
+
+    /// Bans may be repeated: the same ban twice does no harm.
+    fn may_be_retried(&self) -> bool {
+        match self {
+            Self::Failed(failure) => match &**failure {
+                Failure::Admin(error) => error.retry() != Retry::Never,
+                Failure::GivenUp { .. } | Failure::Interrupted => false,
+            },
+            Self::Waiting | Self::Taken => false,
+        }
+    }
+
+    /// Whether the other bans would fare alike: there is no connection, or it cannot be relied on.
+    fn ends_the_round(&self) -> bool {
+        let Self::Failed(failure) = self else { return false };
+        let Failure::Admin(error) = &**failure else { return false };
+        let not_connected = !matches!(error.stage, Stage::Command(_));
+        not_connected || matches!(error.kind, Kind::ForeignReply { .. } | Kind::UnaskedReply { .. })
+    }
+
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Failed(failure) => Some(failure),
+            Self::Waiting | Self::Taken => None,
+        }
+    }
+}
+
+impl Failure {
+    /// A stable name for programs.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Admin(error) => error.label(),
+            Self::GivenUp { .. } => "deadline",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Admin(error) => match error.fault() {
+                Fault::Unreachable | Fault::Unreliable => Exit::Unreachable,
+                Fault::Secret => Exit::Secret,
+                Fault::Rejected { .. } => Exit::Rejected,
+                Fault::ChildNotRunning => Exit::CacheDown,
+            },
+            Self::GivenUp { .. } => Exit::Unreachable,
+            Self::Interrupted => Exit::Interrupted,
+        }
+    }
+
+    /// Whether the ban is certainly not on the list.
+    pub(super) fn is_certain(&self) -> bool {
+        matches!(self, Self::Admin(error) if error.outcome() == Outcome::NotDone)
+    }
+
+    /// What happened, with the node's name in front.
+    pub(super) fn message(&self, node: &NodeName) -> String {
+        match self {
+            Self::Admin(error) => error.to_string(),
+            Self::GivenUp { limit } => {
+                format!(
+                    "{node}: no answer when the limit of {} was reached; whether it was carried \
+                     out is unknown",
+                    format_duration(*limit)
+                )
+            }
+            Self::Interrupted => {
+                format!("{node}: interrupted; whether it was carried out is unknown")
+            }
+        }
+    }
+}
+
+/// Ctrl-C, and the signal by which CI systems end a job.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// How many bans were taken, shown on a terminal while it goes on.
+struct Progress {
+    taken: Cell<usize>,
+    total: usize,
+    shown: bool,
+}
+
+impl Progress {
+    fn new(total: usize) -> Self {
+        let shown = total >= WORTH_SHOWING && io::stderr().is_terminal();
+        Self { taken: Cell::new(0), total, shown }
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_millis(200)
+    }
+
+    fn is_shown(&self) -> bool {
+        self.shown
+    }
+
+    fn advance(&self) {
+        self.taken.set(self.taken.get() + 1);
+    }
+
+    fn show(&self) {
+        let _ = write!(io::stderr().lock(), "\r{} of {} bans taken", self.taken.get(), self.total);
+    }
+
+    fn clear(&self) {
+        if self.shown {
+            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+        }
+    }
+}
