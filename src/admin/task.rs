@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::codec::Decoder as _;
 
@@ -18,6 +19,9 @@ use crate::protocol::{Command, Event, Phase, Reply};
 
 /// Room that an empty output may keep, in bytes, after a large command.
 const KEPT_OUTPUT: usize = 256 * 1024;
+
+/// A connection without a command for that long may have ended meanwhile.
+const IDLE: Duration = Duration::from_millis(5);
 
 /// With so many replies still to come, a read that brings few is followed by a short rest: what
 /// varnishd says in the meantime comes with the next one. That many keep it busy for longer than
@@ -285,7 +289,13 @@ impl<'a> Service<'a> {
                     }
                 }
                 job = self.task.jobs.recv(), if takes => match job {
-                    Some(job) => self.take_all(job),
+                    Some(job) => match self.look_before_use().await {
+                        Ok(()) => self.take_all(job),
+                        Err(kind) => {
+                            self.park(job);
+                            break End::Lost(kind);
+                        }
+                    },
                     None => break End::Unwanted,
                 },
                 () = rest.as_mut(), if resting => resting = false,
@@ -300,6 +310,19 @@ impl<'a> Service<'a> {
             self.lose(kind);
         }
         self.answered
+    }
+
+    /// Looks once whether an idle connection has ended, so that a command goes to a new one
+    /// instead of into the void: the runtime may not have had the time to notice.
+    async fn look_before_use(&mut self) -> Result<(), Kind> {
+        if self.connection.session.in_flight() > 0 || self.since.elapsed() < IDLE {
+            return Ok(());
+        }
+        yield_now().await;
+        match self.connection.reader.next().now_or_never() {
+            Some(item) => self.hear(received(item)).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Whether another job may be taken from the queue now.
@@ -349,11 +372,15 @@ impl<'a> Service<'a> {
             Job::Command(command, asker) => (command, asker),
         };
         if self.drop_at.is_some() {
-            let give_up_at = Instant::now() + self.task.options.reply;
-            self.task.parked.push_back((give_up_at, Job::Command(command, asker)));
-            return;
+            self.park(Job::Command(command, asker));
+        } else {
+            self.send(command, asker);
         }
-        self.send(command, asker);
+    }
+
+    fn park(&mut self, job: Job) {
+        let give_up_at = Instant::now() + self.task.options.reply;
+        self.task.parked.push_back((give_up_at, job));
     }
 
     fn send(&mut self, command: Command, asker: Asker) {
@@ -363,10 +390,7 @@ impl<'a> Service<'a> {
         match self.connection.session.send(&command, asker) {
             Ok(()) => self.connection.output.put_slice(command.as_line()),
             // After `quit` nothing more goes out here: the next connection takes it.
-            Err(asker) => {
-                let give_up_at = Instant::now() + self.task.options.reply;
-                self.task.parked.push_back((give_up_at, Job::Command(command, asker)));
-            }
+            Err(asker) => self.park(Job::Command(command, asker)),
         }
     }
 

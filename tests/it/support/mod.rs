@@ -3,4 +3,5 @@
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub mod faulty;
 pub mod varnish;
