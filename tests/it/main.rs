@@ -18,6 +18,7 @@ mod config;
 mod expose;
 mod layers;
 mod probe;
+mod readme;
 mod rules;
 mod store;
 mod support;
