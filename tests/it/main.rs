@@ -19,6 +19,7 @@ mod expose;
 mod incident;
 mod layers;
 mod probe;
+mod readme;
 mod rules;
 mod store;
 mod support;
