@@ -3,7 +3,10 @@
 //!
 //! `cargo bench --bench probe`. Rounds alternate between the three, so that what else the machine
 //! does hits all of them, and the median of the rounds' ratios counts. Exits with 1 when a target
-//! is missed. With `-- --multi-thread` purgewatch runs on a runtime of two workers.
+//! is missed.
+//!
+//! purgewatch runs on one thread. With `-- --multi-thread` it runs on two workers beside the
+//! thread that waits for them, which shows what waking another thread for each answer costs.
 
 #![allow(
     clippy::unwrap_used,
@@ -93,7 +96,8 @@ fn report(who: &str, cost: &Cost) -> f64 {
     rate
 }
 
-/// Fetches from both sides in turn, as the watchdog does, and compares what they serve.
+/// Fetches from both sides in turn and compares what they serve; each fetch is a task of its own,
+/// as in the daemon.
 fn run(sides: [SocketAddr; 2], time: Duration) -> Cost {
     let multi_thread = std::env::args().any(|argument| argument == "--multi-thread");
     let mut builder = if multi_thread {
@@ -102,28 +106,24 @@ fn run(sides: [SocketAddr; 2], time: Duration) -> Cost {
         tokio::runtime::Builder::new_current_thread()
     };
     let runtime = builder.worker_threads(2).enable_all().build().unwrap();
-    let sides = Arc::new(sides.map(destination));
+    let sides = sides.map(|address| Arc::new(destination(address)));
     let request = request("http://bench.example.com/body");
     let begin = Instant::now();
     let cpu_before = cpu_of("self", OWN);
-    let fetches: usize = runtime.block_on(async {
-        let mut workers = JoinSet::new();
-        for _ in 0..CONCURRENCY {
-            let (sides, request) = (Arc::clone(&sides), request.clone());
-            workers.spawn(async move {
-                let [node, origin] = &*sides;
-                let mut fetches = 0;
-                while begin.elapsed() < time {
-                    let truth = origin.fetch(&request).await;
-                    let served = node.fetch(&request).await;
-                    let truth = truth.version().expect("the origin answers");
-                    assert_eq!(served.version().expect("the node answers"), truth);
-                    fetches += 2;
-                }
-                fetches
-            });
+    let fetches = runtime.block_on(async {
+        let (mut tasks, mut started, mut fetches) = (JoinSet::new(), 0, 0);
+        let mut version = None;
+        loop {
+            while tasks.len() < CONCURRENCY && begin.elapsed() < time {
+                let (side, request) = (Arc::clone(&sides[started % 2]), request.clone());
+                tasks.spawn(async move { side.fetch(&request).await });
+                started += 1;
+            }
+            let Some(observation) = tasks.join_next().await else { return fetches };
+            let served = observation.unwrap().version().expect("both sides answer").clone();
+            assert_eq!(&served, version.get_or_insert_with(|| served.clone()));
+            fetches += 1;
         }
-        workers.join_all().await.into_iter().sum()
     });
     Cost { fetches, cpu: cpu_of("self", OWN).saturating_sub(cpu_before), wall: begin.elapsed() }
 }
