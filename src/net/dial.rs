@@ -286,20 +286,40 @@ mod tests {
         assert!(text.contains("127.0.0.1") && text.contains("[::1]"), "{text}");
     }
 
-    #[tokio::test]
-    async fn a_full_backlog_is_no_answer() {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    /// A listener whose backlog is full, and what fills it: it drops connection attempts.
+    async fn dropping() -> (TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v6().unwrap();
+        socket.bind("[::1]:0".parse().unwrap()).unwrap();
         let listener = socket.listen(1).unwrap();
         let peer = listener.local_addr().unwrap();
         let mut held = Vec::new();
         while let Ok(stream) = timeout(Duration::from_millis(100), TcpStream::connect(peer)).await {
             held.push(stream.unwrap());
         }
+        (listener, held)
+    }
+
+    #[tokio::test]
+    async fn dropped_packets_are_no_answer() {
+        let (listener, _held) = dropping().await;
         let limit = Duration::from_millis(300);
-        let error = dial(&to("127.0.0.1", peer.port()), limit).await.unwrap_err();
+        let port = listener.local_addr().unwrap().port();
+        let error = dial(&to("::1", port), limit).await.unwrap_err();
         assert_eq!(error.kind, DialErrorKind::TimedOut);
         assert!(error.to_string().contains("within 300ms: dropped packets"), "{error}");
+        // The other loopback address refuses; the silence of the first one says more.
+        let error = dial(&to("localhost", port), limit).await.unwrap_err();
+        assert_eq!((error.kind, error.tried.len()), (DialErrorKind::TimedOut, 2));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_drops_packets_leaves_time_for_the_next() {
+        let (listener, _held) = dropping().await;
+        let port = listener.local_addr().unwrap().port();
+        let works = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let dialled = dial(&to("localhost", port), Duration::from_secs(1)).await.unwrap();
+        assert_eq!(dialled.peer, works.local_addr().unwrap());
+        assert!(dialled.connect >= Duration::from_millis(450), "half went to the first");
     }
 
     #[tokio::test]
