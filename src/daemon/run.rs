@@ -23,8 +23,8 @@ use crate::systemd::{Credentials, Notifier, Watchdog};
 /// How long the end may take, for the last records and the last scrapes each.
 const DRAIN: Duration = Duration::from_secs(4);
 
-/// Without any progress for so long, although something is due, the daemon counts as stuck and
-/// the service manager is told nothing more.
+/// When something is late by so much, the daemon counts as stuck and the service manager is told
+/// nothing more.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Questions of the listener that may wait for the loop.
@@ -341,6 +341,9 @@ struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    /// Sent when a file would outgrow RLIMIT_FSIZE. Nobody waits for it: where it is handled, the
+    /// write fails as on a full disk; where it is not, it ends the process (setrlimit(2)).
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -349,6 +352,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 
