@@ -58,14 +58,23 @@ fn json(output: &Output) -> serde_json::Value {
         .unwrap_or_else(|fault| panic!("{fault}: {}{}", text(&output.stdout), text(&output.stderr)))
 }
 
+/// One with an object in its cache: in an empty one the list of bans is emptied at once.
+fn with_an_object() -> Varnishd {
+    let vcl = "backend none none;
+        sub vcl_backend_error { set beresp.status = 200; set beresp.ttl = 1h; return (deliver); }";
+    let varnishd = Varnishd::start(Options { vcl: Some(vcl.to_owned()), ..Options::default() });
+    assert!(varnishd.get("h", "/").starts_with("HTTP/1.1 200"));
+    varnishd
+}
+
 /// A configuration of these nodes: name, admin address, secret file.
 fn configuration(dir: &Path, nodes: &[(&str, &str, &Path)]) -> String {
     use std::fmt::Write as _;
     let mut toml = String::from("[[origin]]\nname = \"app\"\naddress = \"http://127.0.0.1:9\"\n");
-    for (name, admin, secret) in nodes {
+    for (port, (name, admin, secret)) in (1_u16..).zip(nodes) {
         write!(
             toml,
-            "[[node]]\nname = \"{name}\"\nhttp = \"http://127.0.0.1:8\"\nadmin = \"{admin}\"\n\
+            "[[node]]\nname = \"{name}\"\nhttp = \"http://127.0.0.1:{port}\"\nadmin = \"{admin}\"\n\
              secret_file = \"{}\"\n",
             secret.display()
         )
@@ -82,7 +91,7 @@ fn configuration(dir: &Path, nodes: &[(&str, &str, &Path)]) -> String {
 
 #[test]
 fn a_ban_is_on_the_list_when_it_was_taken() {
-    let varnishd = Varnishd::start(Options::default());
+    let varnishd = with_an_object();
     let node = varnishd.admin;
     check(
         &ban(&varnishd, &[r"obj.http.x-url ~ ^/a\.html$ && obj.status == 200"], ""),
@@ -198,7 +207,7 @@ fn a_refused_ban_is_not_sent() {
 
 #[test]
 fn a_batch_is_taken_whole_or_refused_whole() {
-    let varnishd = Varnishd::start(Options::default());
+    let varnishd = with_an_object();
     let node = varnishd.admin;
     let good = "\u{feff}# bans of today\r\n\r\nobj.http.x == 1\r\n  # more\nobj.http.x == 2\n  obj.http.x ~ ^#3$";
     check(&ban(&varnishd, &[], good), 0, &format!("{node}: 3 of 3 bans taken\n"), "");

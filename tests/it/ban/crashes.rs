@@ -19,7 +19,7 @@ const SLOW: &[Hostile] = &[
     (r"^/(a|aa)+$", "/", "a", 48, "!"),
     (r"^/(.*)*x$", "/", "x", 30, "!"),
     (r"^/(.*/)*x$", "/", "/", 30, "!x"),
-    (r"(.*/)*x", "/", "/", 6_000, "!"),
+    (r"(.*/)*x", "/", "/", 30, "!x"),
     (r"^/([a-z]+/?)*$", "/", "a", 30, "!"),
     (r"^/([a-z0-9]+-?)+\.html$", "/", "a", 30, "!.html/"),
     (r"^/(\w+\s?)*$", "/", "a", 30, "!"),
@@ -37,8 +37,7 @@ const SLOW: &[Hostile] = &[
     (r"^/(?=(a+)+$)b?", "/", "a", 30, "!"),
     (r"^/(?!(a+)+b)", "/", "a", 30, ""),
     (r"^/.*.*.*x$", "/", "x", 480, "!"),
-    // PCRE2 first looks for the x that has to occur, but only in values of up to 5,000 bytes.
-    (r".*.*.*x", "/", "a", 6_000, ""),
+    (r".*.*.*xy", "/", "a", 480, "!y"),
     (r"^/.*/.*/.*/.*\.html$", "/", "/", 120, "!.html/"),
     (r"^/.*a.*a.*a.*b$", "/", "a", 240, "b-"),
     (r"^/\w+\d+\w+\d+\w+!$", "/", "1", 240, "!c"),
@@ -144,7 +143,8 @@ fn slow_regexes_end_the_cache_process_and_are_refused() {
     for hostile in SLOW {
         let panic = crash(&varnishd, hostile, |expression| {
             check_code(&ban(&varnishd, &[expression], ""), 2, "refused (slow-regex)");
-            check_code(&ban(&varnishd, &["--allow-slow-regex", expression], ""), 0, "");
+            let meant = ["--allow-slow-regex", "--everything", expression];
+            check_code(&ban(&varnishd, &meant, ""), 0, "");
         });
         assert!(panic.contains("ban_evaluate"), "{panic}");
     }

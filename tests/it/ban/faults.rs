@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{ban, check, check_code, json, purgewatch, text};
+use super::{ban, check, check_code, json, purgewatch, text, with_an_object};
 use crate::support::faulty::Faulty;
 use crate::support::varnish::{Options, Varnishd};
 
@@ -104,7 +104,7 @@ fn a_connection_that_breaks_is_tried_again() {
 
 #[test]
 fn of_a_batch_only_what_is_missing_is_sent_again() {
-    let varnishd = Varnishd::start(Options::default());
+    let varnishd = with_an_object();
     // The second of three is rejected by 7.1, for good; the others are taken once.
     let input = "obj.http.x == 1\nobj.last_hit > 1s\nobj.http.x == 3\n";
     let output = ban(&varnishd, &[], input);
@@ -114,8 +114,8 @@ fn of_a_batch_only_what_is_missing_is_sent_again() {
         5,
         &format!("{node}: 2 of 3 bans taken\n"),
         &format!(
-            "purgewatch: standard input:2: {node}: ban: varnishd answered 106 (an argument is \
-             wrong): \"Unknown or unsupported field \\\"obj.last_hit\\\"\"\n"
+            "purgewatch: standard input:2: {node}: ban: varnishd answered 106 (wrong argument): \
+             \"Unknown or unsupported field \\\"obj.last_hit\\\"\"\n"
         ),
     );
     assert_eq!(varnishd.bans(), ["obj.http.x == 3", "obj.http.x == 1"]);

@@ -28,7 +28,6 @@ const HOSTS: &[&str] = &[
     "www.example.com:80",
     "wwwxexample.com",
     "www.example.com:81",
-    "a.www.example.com",
 ];
 
 const PATHS: &[&str] = &[
@@ -43,11 +42,10 @@ const PATHS: &[&str] = &[
     "/%61.b",
     "/a+b",
     "/aab",
-    "/a[1]b(2)*{3}|$c",
+    "/a[1]b(2)*{3}",
     "/a1b2*3",
     "/\"quoted\"",
     "/'quoted'",
-    "/#not-a-fragment",
     "//a.b",
     "/x/../a.b",
     "/%C3%BC;p=1,2@z:~!",
@@ -83,11 +81,14 @@ fn expected(paths: impl Fn(&str) -> bool) -> Vec<(String, String)> {
 fn exactly_that_url_is_fetched_again() {
     let varnishd = varnishd();
     let by_object = ["--url-header", "x-url", "--host-header", "x-host"];
-    for path in PATHS.iter().filter(|path| !path.contains(['#', '|', '{'])) {
+    for path in
+        ["/a.b", "/a.b?x=1&&y=2", "/a.b?", "/a[1]b(2)*{3}", "/\"quoted\"", "/%C3%BC;p=1,2@z:~!"]
+    {
+        assert!(PATHS.contains(&path));
         let url = format!("http://www.example.com{path}");
         for headers in [&[][..], &by_object] {
             let arguments = [&["--url", &url], headers].concat();
-            assert_eq!(fetched_again(&varnishd, &arguments), expected(|p| p == *path), "{url}");
+            assert_eq!(fetched_again(&varnishd, &arguments), expected(|p| p == path), "{url}");
         }
     }
 }
@@ -95,7 +96,7 @@ fn exactly_that_url_is_fetched_again() {
 #[test]
 fn exactly_that_prefix_is_fetched_again() {
     let varnishd = varnishd();
-    for prefix in ["/a.b", "/a.b?x=1&&", "/a[1]", "/a+", "/a", "/"] {
+    for prefix in ["/a.b", "/a.b?x=1&&", "/a[1]", "/"] {
         let url = format!("http://www.example.com{prefix}");
         let again = fetched_again(&varnishd, &["--prefix", "--url", &url]);
         assert_eq!(again, expected(|p| p.starts_with(prefix)), "{url}");
