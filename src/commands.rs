@@ -4,6 +4,7 @@
 //! It is made known in two places: a variant of `Command` with its arm in [`main`], and its
 //! name in `GROUPS`. It builds the runtime it needs, if any: a start has to stay cheap.
 
+mod ban;
 mod check;
 mod config;
 pub mod config_file;
@@ -13,6 +14,7 @@ pub mod log;
 pub mod output;
 mod rules;
 mod run;
+mod target;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -34,6 +36,7 @@ pub struct Cli {
 /// The commands, in the order of [`GROUPS`].
 #[derive(Debug, Subcommand)]
 enum Command {
+    Ban(ban::Arguments),
     Check(check::Arguments),
     Demo(demo::Arguments),
     Run(run::Arguments),
@@ -50,6 +53,8 @@ const GROUPS: &[(&str, &[&str])] = &[
 
 const EXAMPLES: &str = "\
 Examples:
+  purgewatch ban --url http://rec.example.com/api/v1/recommendations/
+  purgewatch check
   purgewatch config example > purgewatch.toml
   purgewatch config check -c purgewatch.toml
 
@@ -71,6 +76,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     match cli.command {
+        Command::Ban(arguments) => ban::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),

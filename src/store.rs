@@ -74,21 +74,18 @@ impl Store {
     /// holds the file.
     #[must_use]
     pub fn open(directory: &Path, clock: Clock) -> (Self, Restored, Vec<Problem>) {
-        let opened = file::open(directory);
+        let opened = file::open(directory, None);
         let mut restored = opened.found;
         let mut problems = opened.problems;
         let mut pending = pending::Pending::default();
 
         let offset = clock.wall_offset();
         let moved = timeline::bring_to_line(&mut restored, clock.now(), offset);
-        if opened.rewrite {
-            pending.add_older(rows::records(&restored));
-        } else {
-            pending.add_older(moved.records);
-        }
         if let Some(by) = moved.furthest {
-            problems.push(Problem::ClockSetBack { records: pending.len(), by });
+            problems.push(Problem::ClockSetBack { records: moved.records.len(), by });
         }
+        let to_write = if opened.rewrite { rows::records(&restored) } else { moved.records };
+        pending.add_older(to_write);
         let shared = Arc::new(Shared::new(pending, &problems, opened.connection.is_some()));
         let told = problems.iter().rev().find_map(|problem| match problem {
             Problem::NotStored { fault, .. } => Some(*fault),
@@ -101,6 +98,7 @@ impl Store {
             clock,
             offset,
             told,
+            suspicion: None,
         };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(|| writer.run());
         let thread = match thread {

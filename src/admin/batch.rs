@@ -113,7 +113,7 @@ where
     /// Queues as many commands as there are and as fit.
     async fn fill(&mut self) -> Result<(), (Verb, Result<Reply, AdminError>)> {
         while self.waiting.len() < self.most {
-            if self.held.is_none() {
+            if self.held.is_none() && !self.ended {
                 match self.commands.next().now_or_never() {
                     Some(Some(command)) => self.held = Some(command),
                     Some(None) => self.ended = true,

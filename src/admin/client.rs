@@ -37,7 +37,7 @@ use crate::protocol::{Command, Excerpt, Reply, Status, Verb};
 ///     secret: SecretSource::File("/etc/varnish/secret".into()),
 /// };
 /// let client = Client::new(target, Options::default());
-/// client.ban(&Command::ban(["obj.http.x-url", "~", "^/products/"])?).await?;
+/// client.ban(Command::ban(["obj.http.x-url", "~", "^/products/"])?).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -140,14 +140,14 @@ impl Client {
         .await
     }
 
-    /// Sends one ban. `Ok` means that the ban is on the node's list, and that no lookup from now
+    /// Sends one ban, made by [`Command::ban`]. `Ok` means that the ban is on the node's list, and that no lookup from now
     /// on finds an object that it matches.
     ///
     /// # Errors
     /// [`AdminError`]; [`AdminError::outcome`] says whether the ban may be on the list all the
     /// same. [`Kind::ForeignReply`] for a reply that is not a ban's, whatever its status says.
-    pub async fn ban(&self, ban: &Command) -> Result<(), AdminError> {
-        self.run(ban.clone()).await.map(drop)
+    pub async fn ban(&self, ban: Command) -> Result<(), AdminError> {
+        self.run(ban).await.map(drop)
     }
 
     /// Asks whether the node is there. The manager answers, also without a cache process.
@@ -156,6 +156,13 @@ impl Client {
     /// [`AdminError`].
     pub async fn ping(&self) -> Result<(), AdminError> {
         self.run(Command::ping()).await.map(drop)
+    }
+
+    /// What is being done or waited for right now; `None` while there is nothing to do. For whoever
+    /// gives up waiting and wants to say at which step.
+    #[must_use]
+    pub fn stage(&self) -> Option<Stage> {
+        self.shared.progress.stage()
     }
 
     /// Sends many commands in order, several at a time, and returns their replies in the same
@@ -275,3 +282,6 @@ impl fmt::Debug for Client {
         f.debug_struct("Client").field("node", &self.shared.node).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

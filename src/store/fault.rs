@@ -32,6 +32,8 @@ pub enum Fault {
     InUse,
     /// Reading or writing failed in another way: ask the kernel's log.
     Io,
+    /// The file was removed or replaced while it was in use.
+    Vanished,
     /// A stored row that does not parse. Counted one by one.
     Row,
     /// Anything else.
@@ -40,7 +42,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind, in the order of the enumeration.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Corrupt,
         Self::Foreign,
         Self::NewerSchema,
@@ -51,6 +53,7 @@ impl Fault {
         Self::Full,
         Self::InUse,
         Self::Io,
+        Self::Vanished,
         Self::Row,
         Self::Other,
     ];
@@ -69,6 +72,7 @@ impl Fault {
             Self::Full => "full",
             Self::InUse => "in_use",
             Self::Io => "io",
+            Self::Vanished => "vanished",
             Self::Row => "row",
             Self::Other => "other",
         }
@@ -84,6 +88,11 @@ impl Fault {
         let Some(failure) = error.sqlite_error() else { return Self::Other };
         match failure.code {
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt,
+            // The statements are fixed and fit a sound file: what they do not fit is none.
+            ErrorCode::Unknown
+            | ErrorCode::SchemaChanged
+            | ErrorCode::ConstraintViolation
+            | ErrorCode::TypeMismatch => Self::Corrupt,
             ErrorCode::DiskFull => Self::Full,
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::InUse,
             ErrorCode::ReadOnly => Self::ReadOnly,
@@ -115,6 +124,7 @@ impl fmt::Display for Fault {
             Self::Full => "no space is left",
             Self::InUse => "another process holds the file",
             Self::Io => "the disk reported an error",
+            Self::Vanished => "the file is gone",
             Self::Row => "a stored record does not parse",
             Self::Other => "an unexpected error",
         })
@@ -138,6 +148,18 @@ pub enum Problem {
         /// Where it is now. Some such files are kept, the oldest goes first.
         kept_as: PathBuf,
         /// How many records could be read from it.
+        restored: usize,
+    },
+    /// The file was removed or replaced while it was in use. Everything is written to a new one.
+    #[error(
+        "the state file {} was removed or replaced by somebody; its {restored} records are \
+         written to a new one",
+        path.display()
+    )]
+    Vanished {
+        /// The file.
+        path: PathBuf,
+        /// How many records it held.
         restored: usize,
     },
     /// Rows that do not parse were left out.
@@ -188,6 +210,7 @@ impl Problem {
     pub fn fault(&self) -> Option<(Fault, u64)> {
         match self {
             Self::MovedAside { fault, .. } | Self::NotStored { fault, .. } => Some((*fault, 1)),
+            Self::Vanished { .. } => Some((Fault::Vanished, 1)),
             Self::RowsSkipped { count, .. } => {
                 Some((Fault::Row, u64::try_from(*count).unwrap_or(u64::MAX)))
             }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, FileControl, OpenFlags};
 
 use super::rows::{self, APPLICATION, LAYOUT, Read};
 use super::{Fault, Problem};
@@ -45,9 +45,14 @@ impl From<rusqlite::Error> for Refusal {
     }
 }
 
-/// Opens the file in `directory`, whatever state it is in.
-pub(super) fn open(directory: &Path) -> Opened {
+/// Opens the file in `directory`, whatever state it is in. With a `suspicion`, which is what was
+/// wrong when it was last written to, it is put aside without another look: not every damage shows
+/// when a file is opened.
+pub(super) fn open(directory: &Path, suspicion: Option<(Fault, String)>) -> Opened {
     let path = directory.join(FILE_NAME);
+    if let Some((fault, detail)) = suspicion {
+        return start_anew(directory, path, &Refusal { fault, detail });
+    }
     let refusal = match connect(directory, &path) {
         Ok(connection) => {
             let mut read = rows::read(&connection);
@@ -131,8 +136,10 @@ fn connect(directory: &Path, path: &Path) -> Result<Connection, Refusal> {
         return Err(Refusal { fault: Fault::NewerSchema, detail });
     }
     if !is_new {
+        // The whole check, not the quick one: a name that is damaged in a table and sound in its
+        // index would be updated again and again and never be read.
         let verdict: String =
-            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         if verdict != "ok" {
             return Err(Refusal { fault: Fault::Corrupt, detail: verdict });
         }
@@ -151,6 +158,13 @@ fn connect(directory: &Path, path: &Path) -> Result<Connection, Refusal> {
         connection.execute_batch("BEGIN IMMEDIATE; COMMIT;")?;
     }
     Ok(connection)
+}
+
+/// Whether the file that is open has lost its name: it was removed, renamed or replaced.
+pub(super) fn has_moved(connection: &Connection) -> bool {
+    let mut moved = 0;
+    let asked = connection.file_control(Some(c"main"), FileControl::HasMoved(&mut moved));
+    asked.is_ok() && moved != 0
 }
 
 /// Makes the directory (its last part only) and an empty file where there is none, for the owner

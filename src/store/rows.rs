@@ -109,11 +109,17 @@ fn read_table(
     let (mut next, mut misses) = (i64::MIN, 0);
     loop {
         let scanned = scan(&mut statement, next, |row, number| {
+            // Pages that lead in a circle give no end of rows; sound ones give them in order.
+            if number < next {
+                read.skipped += 1;
+                return false;
+            }
             misses = 0;
             next = number.saturating_add(1);
             if !take(row) {
                 read.skipped += 1;
             }
+            true
         });
         let Err(error) = scanned else { return };
         if misses == 0 {
@@ -132,15 +138,17 @@ fn read_table(
     }
 }
 
-/// Reads rows from number `from` on, until the end or the first error.
+/// Reads rows from number `from` on, until the end, the first error, or until `take` has enough.
 fn scan(
     statement: &mut Statement<'_>,
     from: i64,
-    mut take: impl FnMut(&Row<'_>, i64),
+    mut take: impl FnMut(&Row<'_>, i64) -> bool,
 ) -> rusqlite::Result<()> {
     let mut rows = statement.query([from])?;
     while let Some(row) = rows.next()? {
-        take(row, row.get(0)?);
+        if !take(row, row.get(0)?) {
+            break;
+        }
     }
     Ok(())
 }

@@ -135,6 +135,8 @@ pub(super) struct Writer {
     pub(super) offset: i64,
     /// The fault that was told already and is not over.
     pub(super) told: Option<Fault>,
+    /// What was wrong with the file when it was last written to.
+    pub(super) suspicion: Option<(Fault, String)>,
 }
 
 impl Writer {
@@ -200,6 +202,7 @@ impl Writer {
 
     /// Opens the file where it is not open, and writes `batch` to it.
     fn attempt(&mut self, batch: &Pending, told: &mut Option<Fault>) -> Result<(), Problem> {
+        self.rescue_if_vanished(told);
         if self.connection.is_none() {
             self.reopen(told)?;
         }
@@ -219,14 +222,33 @@ impl Writer {
                 if fault != Fault::Full {
                     self.connection = None;
                 }
-                let path = self.directory.join(FILE_NAME);
-                Err(Problem::NotStored { path, fault, detail: error.to_string() })
+                let (path, detail) = (self.directory.join(FILE_NAME), error.to_string());
+                if fault.is_of_the_file() {
+                    self.suspicion = Some((fault, detail.clone()));
+                }
+                Err(Problem::NotStored { path, fault, detail })
             }
         }
     }
 
+    /// Writing to a file that has no name any more works, and is of no use to anybody: where that
+    /// has happened, everything in it waits to be written again.
+    fn rescue_if_vanished(&mut self, told: &mut Option<Fault>) {
+        let Some(connection) = self.connection.take_if(|connection| file::has_moved(connection))
+        else {
+            return;
+        };
+        let mut found = rows::read(&connection).found;
+        timeline::shift_all(&mut found, self.offset.saturating_neg());
+        let restored = found.histories.len() + found.verdicts.len();
+        let path = self.directory.join(FILE_NAME);
+        let mut state = self.shared.lock();
+        state.pending.add_older(rows::records(&found));
+        state.report(Problem::Vanished { path, restored }, told);
+    }
+
     fn reopen(&mut self, told: &mut Option<Fault>) -> Result<(), Problem> {
-        let opened = file::open(&self.directory);
+        let opened = file::open(&self.directory, self.suspicion.take());
         let mut state = self.shared.lock();
         let mut refused = None;
         for problem in opened.problems {

@@ -16,6 +16,7 @@ mod ban;
 mod check;
 mod config;
 mod expose;
+mod incident;
 mod layers;
 mod probe;
 mod rules;

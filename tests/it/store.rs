@@ -265,6 +265,116 @@ async fn a_file_cut_short_gives_back_what_is_left() {
 }
 
 #[tokio::test]
+async fn random_damage_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE_NAME);
+    fill(dir.path(), alarms(100, Clock::start().now())).await;
+    let whole = fs::read(&path).unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    for round in 0..150 {
+        let mut damaged = whole.clone();
+        for _ in 0..random.usize(1..200) {
+            let at = random.usize(..damaged.len());
+            damaged[at] = random.u8(..);
+        }
+        fs::write(&path, &damaged).unwrap();
+        let (store, restored, _) = Store::open(dir.path(), Clock::start());
+        assert!(store.health().up, "round {round}");
+        assert!(restored.verdicts.len() <= 110, "round {round}: more than there was");
+        store.save(alarms(100, Clock::start().now()));
+        store.flush(LIMIT).await.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        store.close(LIMIT).await.unwrap();
+        let (_store, restored, problems) = Store::open(dir.path(), Clock::start());
+        assert!(restored.verdicts.len() >= 100, "round {round}: {problems:?}");
+        for kept in fs::read_dir(dir.path()).unwrap() {
+            fs::remove_file(kept.unwrap().path()).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_damaged_while_it_is_in_use_is_started_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE_NAME);
+    // More than is kept in memory.
+    let count = 8_000;
+    fill(dir.path(), alarms(count, Clock::start().now())).await;
+    let clock = Clock::start();
+    let (store, _, problems) = Store::open(dir.path(), clock);
+    assert_eq!(problems, []);
+    let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
+    file.seek(SeekFrom::Start(8 * 4_096)).unwrap();
+    file.write_all(&vec![0x5a; length - 16 * 4_096]).unwrap();
+    drop(file);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut told = Vec::new();
+    for n in (0..count).step_by(97).cycle() {
+        if told.iter().any(|problem| matches!(problem, Problem::Recovered { .. })) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{told:?}");
+        store.save(vec![alarm(&format!("endpoint-{n:05}"), "a", clock.now())]);
+        let _ = store.flush(Duration::from_millis(200)).await;
+        told.extend(store.problems());
+    }
+    assert!(matches!(told[0], Problem::NotStored { fault: Fault::Corrupt, .. }), "{told:?}");
+    let aside =
+        |problem: &Problem| matches!(problem, Problem::MovedAside { fault: Fault::Corrupt, .. });
+    assert!(told.iter().any(aside), "{told:?}");
+    store.save(alarms(count, clock.now()));
+    store.close(LIMIT).await.unwrap();
+    let (_store, restored, problems) = Store::open(dir.path(), Clock::start());
+    assert_eq!((numbers(&restored), problems), ((0..count).collect(), vec![]));
+}
+
+#[tokio::test]
+async fn a_file_that_is_removed_while_it_is_in_use_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::start();
+    let (store, _, _) = Store::open(dir.path(), clock);
+    store.save(alarms(20, clock.now()));
+    store.flush(LIMIT).await.unwrap();
+    for file in fs::read_dir(dir.path()).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    store.save(vec![alarm("endpoint-00020", "a", clock.now())]);
+    store.flush(LIMIT).await.unwrap();
+    assert!(matches!(&store.problems()[..], [Problem::Vanished { restored: 40, .. }]));
+    assert_eq!(errors(&store, Fault::Vanished), 1);
+    store.close(LIMIT).await.unwrap();
+    let (_store, restored, problems) = Store::open(dir.path(), Clock::start());
+    assert_eq!((numbers(&restored), problems), ((0..=20).collect(), vec![]));
+}
+
+#[tokio::test]
+async fn ten_thousand_endpoints_are_stored_in_little_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::start();
+    let (store, _, _) = Store::open(dir.path(), clock);
+    for round in 0..3 {
+        let records = alarms(10_000, clock.now());
+        let start = Instant::now();
+        store.save(records);
+        let handed_over = start.elapsed();
+        store.flush(LIMIT).await.unwrap();
+        let (written, limit) = (start.elapsed(), Duration::from_millis(500));
+        assert!(handed_over < limit, "round {round}: the caller waited {handed_over:?}");
+        assert!(written < LIMIT, "round {round}: {written:?}");
+        show(&format!("20,000 records: handed over in {handed_over:?}, {written:?} in all"));
+    }
+    store.close(LIMIT).await.unwrap();
+    let start = Instant::now();
+    let (_store, restored, _) = Store::open(dir.path(), clock);
+    assert_eq!(restored.verdicts.len(), 10_000);
+    show(&format!("read again in {:?}", start.elapsed()));
+}
+
+fn show(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[tokio::test]
 async fn a_clock_set_back_while_down_makes_nothing_less_stale() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), alarms(2, Clock::start().now())).await;
@@ -585,7 +695,7 @@ async fn in_another_process() {
         store.save(alarms(1, clock.now()));
         let _ = store.flush(Duration::from_secs(1)).await;
         let (faults, up) = (faults(&problems), store.health().up);
-        let _ = store.close(LIMIT).await;
+        let _ = store.close(Duration::from_millis(500)).await;
         tell(&format!("\nfound {} {faults:?} up {up}", restored.verdicts.len()));
         return;
     }

@@ -27,6 +27,8 @@ pub struct Daemon {
     process: Child,
     dir: tempfile::TempDir,
     pub http: SocketAddr,
+    /// Further variables of its environment, from its next start on.
+    pub environment: Vec<(String, String)>,
 }
 
 /// Settings that make a daemon as quick as a test wants it.
@@ -55,19 +57,36 @@ pub fn endpoint(name: &str, path: &str, further: &str) -> String {
 impl Daemon {
     /// Starts one with this configuration (all but `[daemon]`), and waits until it is ready.
     pub fn start(config: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("pw-daemon-").tempdir().unwrap();
-        let http = free_port("127.0.0.1");
-        write(dir.path(), http, config);
-        let process = spawn(dir.path());
-        let mut daemon = Self { process, dir, http };
+        Self::start_within(&[], config)
+    }
+
+    /// The same with further variables in its environment.
+    pub fn start_within(environment: &[(&str, &str)], config: &str) -> Self {
+        let mut daemon = Self::launch(environment, config);
         daemon.wait_until_ready();
         daemon
     }
 
+    /// The same, without waiting for anything.
+    pub fn launch(environment: &[(&str, &str)], config: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("pw-daemon-").tempdir().unwrap();
+        let http = free_port("127.0.0.1");
+        write(dir.path(), http, config);
+        let environment: Vec<_> =
+            environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let process = spawn(dir.path(), &environment);
+        Self { process, dir, http, environment }
+    }
+
     /// Starts it again with what is there.
     pub fn start_again(&mut self) {
-        self.process = spawn(self.dir.path());
+        self.launch_again();
         self.wait_until_ready();
+    }
+
+    /// The same, without waiting for anything.
+    pub fn launch_again(&mut self) {
+        self.process = spawn(self.dir.path(), &self.environment);
     }
 
     fn wait_until_ready(&mut self) {
@@ -201,13 +220,14 @@ fn write(dir: &Path, listen: SocketAddr, config: &str) {
     fs::write(dir.join("purgewatch.toml"), daemon + config).unwrap();
 }
 
-fn spawn(dir: &Path) -> Child {
+fn spawn(dir: &Path, environment: &[(String, String)]) -> Child {
     let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
     Command::new(PURGEWATCH)
         .arg("run")
         .arg("-c")
         .arg(dir.join("purgewatch.toml"))
         .env_remove("NOTIFY_SOCKET")
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)

@@ -4,5 +4,7 @@
 #![allow(dead_code, reason = "each test uses some of it")]
 
 pub mod daemon;
+pub mod faulty;
 pub mod origin;
+pub mod prometheus;
 pub mod varnish;

@@ -15,6 +15,7 @@ pub struct Varnishd {
     pub admin: SocketAddr,
     secret_file: Option<PathBuf>,
     arguments: Vec<String>,
+    ignores_quit: bool,
 }
 
 /// How to start one.
@@ -49,6 +50,15 @@ impl Default for Options {
 impl Varnishd {
     /// Starts varnishd and waits until both ports answer.
     pub fn start(options: Options) -> Self {
+        Self::start_as(options, false)
+    }
+
+    /// The same as from the background of a shell script: its cache process ignores SIGQUIT.
+    pub fn start_ignoring_quit(options: Options) -> Self {
+        Self::start_as(options, true)
+    }
+
+    fn start_as(options: Options, ignores_quit: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("pw-varnish-").tempdir().unwrap();
         let http = free_port("127.0.0.1");
         let admin = free_port(options.admin_host);
@@ -94,8 +104,8 @@ impl Varnishd {
         .map(str::to_owned)
         .to_vec();
         arguments.extend(options.arguments);
-        let process = spawn(&arguments, dir.path());
-        let mut varnishd = Self { process, dir, http, admin, secret_file, arguments };
+        let process = spawn(&arguments, dir.path(), ignores_quit);
+        let mut varnishd = Self { process, dir, http, admin, secret_file, arguments, ignores_quit };
         varnishd.wait_until_up();
         varnishd
     }
@@ -170,7 +180,7 @@ impl Varnishd {
 
     /// Starts it after [`stop`](Self::stop).
     pub fn start_again(&mut self) {
-        self.process = spawn(&self.arguments, self.dir.path());
+        self.process = spawn(&self.arguments, self.dir.path(), self.ignores_quit);
         self.wait_until_up();
     }
 
@@ -211,9 +221,14 @@ impl Drop for Varnishd {
     }
 }
 
-fn spawn(arguments: &[String], dir: &Path) -> Child {
+fn spawn(arguments: &[String], dir: &Path, ignores_quit: bool) -> Child {
     let log = fs::File::create(dir.join("log")).unwrap();
-    Command::new("varnishd")
+    let mut command = Command::new("varnishd");
+    if ignores_quit {
+        command = Command::new("sh");
+        command.args(["-c", "trap '' QUIT; exec varnishd \"$@\"", "varnishd"]);
+    }
+    command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
