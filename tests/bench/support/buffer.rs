@@ -11,8 +11,12 @@ pub fn serve(bytes: usize) -> SocketAddr {
         let ready = vec![b'x'; bytes];
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let mut head = [0; 1_024];
-            let _ = stream.read(&mut head).unwrap();
+            let mut head = Vec::new();
+            let mut buffer = [0; 1_024];
+            while !head.ends_with(b"\r\n\r\n") {
+                let read = stream.read(&mut buffer).unwrap();
+                head.extend_from_slice(&buffer[..read]);
+            }
             let _ = stream.write_all(&ready);
         }
     });
@@ -22,7 +26,6 @@ pub fn serve(bytes: usize) -> SocketAddr {
 /// Reads an answer to its end, on a connection of its own; returns how long it was.
 pub fn fetch(address: SocketAddr, path: &str) -> usize {
     let mut stream = TcpStream::connect(address).unwrap();
-    // In one write: a server that closes with a part of it unread resets the connection.
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut buffer = vec![0; 256 * 1024];
