@@ -1,49 +1,33 @@
 //! What a fetch costs: CPU time beside wrk's and the blackbox exporter's, against the same
 //! varnishd in the same run.
 //!
-//! `cargo bench --bench probe`. Rounds alternate between the three, so that what else the machine
-//! does hits all of them, and the median of the rounds' ratios counts. Exits with 1 when a target
-//! is missed. With `-- --multi-thread` purgewatch runs on a runtime of two workers.
+//! `cargo bench -- probe`. Our fetches go to the node and to its origin in turn, as the
+//! watchdog's do; each body is hashed, and the two are compared. Once on a runtime of one thread,
+//! and once on one of two workers, which the daemon has. Rounds alternate between all of them, so
+//! that what else the machine does hits each, and the median of the rounds' ratios counts.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    dead_code,
-    unreachable_pub,
-    reason = "a benchmark that panics has failed, and some of what it shares with the tests is for them"
-)]
-
-#[path = "../it/support/varnish.rs"]
-mod varnish;
-
-use std::fs;
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
-use purgewatch::clock::Clock;
-use purgewatch::model::{HostPort, Scheme};
-use purgewatch::probe::{Destination, Options};
-use purgewatch::verdict::{Compare, FetchRequest, Outcome, Target};
+use super::support::blackbox::Blackbox;
+use super::support::cost::own_cpu;
+use super::support::fetch::{destination, request};
+use super::support::nginx::Nginx;
+use super::support::ratio::{Pairs, Target};
+use super::support::varnish::{self, Varnishd};
+use super::support::wrk;
 use tokio::task::JoinSet;
-use varnish::{Varnishd, free_port};
 
 const BODY_SIZE: usize = 11 * 1_024;
 const CONCURRENCY: usize = 8;
 const ROUND: Duration = Duration::from_secs(3);
 const ROUNDS: usize = 5;
+const HOST: &str = "bench.example.com";
 
-fn main() -> ExitCode {
+pub(super) fn run() {
     let dir = tempfile::Builder::new().prefix("pw-bench-").tempdir().unwrap();
-    let origin = Nginx::start(dir.path());
+    let origin = Nginx::start(dir.path(), BODY_SIZE);
     let varnishd = Varnishd::start(varnish::Options {
         backend: Some(origin.address),
         arguments: vec!["-p".into(), "default_ttl=3600".into()],
@@ -52,60 +36,48 @@ fn main() -> ExitCode {
     let blackbox = Blackbox::start(dir.path());
     let url = format!("http://{}/body", varnishd.http);
     let sides = [varnishd.http, origin.address];
+    let one_thread = || tokio::runtime::Builder::new_current_thread();
+    let two_workers = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(2);
+        builder
+    };
 
     // Fills the cache, and everybody's own.
-    run(sides, Duration::from_millis(200));
+    fetch_and_compare(one_thread(), sides, Duration::from_millis(200));
 
-    let mut ratios: [Vec<f64>; 2] = Default::default();
+    let [mut to_wrk, mut as_daemon, mut to_blackbox] = <[Pairs; 3]>::default();
     for _ in 0..ROUNDS {
-        let ours = report("purgewatch", &run(sides, ROUND));
-        ratios[0].push(ours / report("wrk", &wrk(&url)));
-        ratios[1].push(ours / report("blackbox exporter", &blackbox.run(&url)));
+        let ours = rate(fetch_and_compare(one_thread(), sides, ROUND));
+        let theirs = rate(wrk::run(&url, HOST, CONCURRENCY, ROUND));
+        to_wrk.push(ours, theirs);
+        as_daemon.push(rate(fetch_and_compare(two_workers(), sides, ROUND)), theirs);
+        to_blackbox.push(ours, rate(blackbox.run(&url, CONCURRENCY, ROUND)));
     }
-    let [wrk, blackbox] = ratios.map(median);
-    let met = [("wrk", wrk, 0.5), ("blackbox exporter", blackbox, 10.0)];
-    for (peer, ratio, target) in met {
-        println!("purgewatch / {peer}: {ratio:.2} (at least {target})");
-    }
-    if met.iter().all(|(_, ratio, target)| ratio >= target) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    let unit = " per second of CPU";
+    to_wrk.line("fetches beside wrk's, one thread", unit, Target::RatioAtLeast(0.5)).print();
+    as_daemon.line("fetches beside wrk's, two workers", unit, Target::RatioAtLeast(0.5)).print();
+    let name = "fetches beside the blackbox exporter's probes";
+    to_blackbox.line(name, unit, Target::RatioAtLeast(10.0)).print();
 }
 
-/// So many fetches took so much CPU time.
-struct Cost {
-    fetches: usize,
-    cpu: Duration,
-    wall: Duration,
+/// So many for each second of CPU time.
+fn rate((fetches, cpu): (usize, Duration)) -> f64 {
+    fetches as f64 / cpu.as_secs_f64()
 }
 
-fn report(who: &str, cost: &Cost) -> f64 {
-    let rate = cost.fetches as f64 / cost.cpu.as_secs_f64();
-    println!(
-        "{who:>18}: {:7} fetches in {:.2} s, {:.2} s of CPU: {rate:7.0} a second of CPU, {:.1} µs each",
-        cost.fetches,
-        cost.wall.as_secs_f64(),
-        cost.cpu.as_secs_f64(),
-        1e6 / rate,
-    );
-    rate
-}
-
-/// Fetches from both sides in turn, as the watchdog does, and compares what they serve.
-fn run(sides: [SocketAddr; 2], time: Duration) -> Cost {
-    let multi_thread = std::env::args().any(|argument| argument == "--multi-thread");
-    let mut builder = if multi_thread {
-        tokio::runtime::Builder::new_multi_thread()
-    } else {
-        tokio::runtime::Builder::new_current_thread()
-    };
-    let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+/// Fetches from both sides in turn, and compares what they serve. Returns how often, and the CPU
+/// time that it took.
+fn fetch_and_compare(
+    mut runtime: tokio::runtime::Builder,
+    sides: [SocketAddr; 2],
+    time: Duration,
+) -> (usize, Duration) {
+    let runtime = runtime.enable_all().build().unwrap();
     let sides = Arc::new(sides.map(destination));
-    let request = request("http://bench.example.com/body");
+    let request = request(&format!("http://{HOST}/body"));
     let begin = Instant::now();
-    let cpu_before = cpu_of("self", OWN);
+    let cpu_before = own_cpu();
     let fetches: usize = runtime.block_on(async {
         let mut workers = JoinSet::new();
         for _ in 0..CONCURRENCY {
@@ -125,172 +97,5 @@ fn run(sides: [SocketAddr; 2], time: Duration) -> Cost {
         }
         workers.join_all().await.into_iter().sum()
     });
-    Cost { fetches, cpu: cpu_of("self", OWN).saturating_sub(cpu_before), wall: begin.elapsed() }
-}
-
-fn destination(address: SocketAddr) -> Destination {
-    let address = HostPort::new(&address.ip().to_string(), address.port()).unwrap();
-    Destination::new(Scheme::Http, address, Options::default(), Clock::start())
-}
-
-fn request(url: &str) -> FetchRequest {
-    let target = Target {
-        url: url.parse().unwrap(),
-        headers: Vec::new(),
-        compare: Compare::Body,
-        ignore: Vec::new(),
-        body_limit: 10 << 20,
-        timeout: Duration::from_secs(10),
-    };
-    FetchRequest { target: Arc::new(target), condition: None, new_connection: false }
-}
-
-fn wrk(url: &str) -> Cost {
-    let cpu_before = cpu_of("self", CHILDREN);
-    let begin = Instant::now();
-    let seconds = format!("-d{}s", ROUND.as_secs());
-    let output = Command::new("wrk")
-        .args(["-t1", &format!("-c{CONCURRENCY}"), &seconds])
-        .args(["-H", "Host: bench.example.com", url])
-        .output()
-        .expect("wrk runs: apt-get install wrk");
-    let wall = begin.elapsed();
-    let cpu = cpu_of("self", CHILDREN).saturating_sub(cpu_before);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{text}");
-    let line = text.lines().find(|line| line.contains("requests in")).expect("its summary");
-    Cost { fetches: line.split_whitespace().next().unwrap().parse().unwrap(), cpu, wall }
-}
-
-/// An origin with one body, which is not packed.
-struct Nginx {
-    process: Child,
-    address: SocketAddr,
-}
-
-impl Nginx {
-    fn start(dir: &Path) -> Self {
-        let address = free_port("127.0.0.1");
-        // Random, as hashing does not care and compression would not help.
-        let mut random = fastrand::Rng::with_seed(1);
-        let body: Vec<u8> = (0..BODY_SIZE).map(|_| random.alphanumeric() as u8).collect();
-        fs::write(dir.join("body"), body).unwrap();
-        let root = dir.display();
-        let config = format!(
-            "daemon off; pid {root}/nginx.pid; error_log {root}/nginx.log; user root;\n\
-             events {{ worker_connections 64; }}\n\
-             http {{ access_log off; keepalive_requests 100000000;\n\
-             client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3;\n\
-             uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;\n\
-             server {{ listen {address}; root {root}; }} }}\n"
-        );
-        let file = dir.join("nginx.conf");
-        fs::write(&file, config).unwrap();
-        let process = Command::new("nginx")
-            .arg("-c")
-            .arg(&file)
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nginx runs: apt-get install nginx-light");
-        wait_for(address);
-        Self { process, address }
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
-        let _ = self.process.wait();
-    }
-}
-
-struct Blackbox {
-    process: Child,
-    address: SocketAddr,
-}
-
-impl Blackbox {
-    fn start(dir: &Path) -> Self {
-        let address = free_port("127.0.0.1");
-        let file = dir.join("blackbox.yml");
-        let module = "modules:\n  http_2xx:\n    prober: http\n    http:\n      preferred_ip_protocol: ip4\n";
-        fs::write(&file, module).unwrap();
-        let process = Command::new("prometheus-blackbox-exporter")
-            .arg(format!("--config.file={}", file.display()))
-            .arg(format!("--web.listen-address={address}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it runs: apt-get install prometheus-blackbox-exporter");
-        wait_for(address);
-        Self { process, address }
-    }
-
-    /// Asks for one probe after the other, on connections that are kept.
-    fn run(&self, url: &str) -> Cost {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let exporter = destination(self.address);
-        let mut request =
-            request(&format!("http://{}/probe?module=http_2xx&target={url}", self.address));
-        // The durations in its answer differ each time: only success is compared.
-        let target = Arc::get_mut(&mut request.target).unwrap();
-        target.ignore = vec![regex::bytes::Regex::new("(?s)^.*\nprobe_success 1\n.*$").unwrap()];
-        let pid = self.process.id().to_string();
-        let success = format!(
-            "200 body:{}",
-            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        );
-        let begin = Instant::now();
-        let cpu_before = cpu_of(&pid, OWN);
-        let fetches = runtime.block_on(async {
-            let workers = (0..CONCURRENCY).map(|_| async {
-                let mut fetches = 0;
-                while begin.elapsed() < ROUND {
-                    let observation = exporter.fetch(&request).await;
-                    let Outcome::Answer(answer) = observation.outcome else {
-                        panic!("{:?}", observation.outcome)
-                    };
-                    assert_eq!(answer.version.unwrap().to_string(), success, "the probe failed");
-                    fetches += 1;
-                }
-                fetches
-            });
-            join_all(workers).await.into_iter().sum()
-        });
-        Cost { fetches, cpu: cpu_of(&pid, OWN).saturating_sub(cpu_before), wall: begin.elapsed() }
-    }
-}
-
-impl Drop for Blackbox {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The fields of /proc/PID/stat (proc(5)), counted from the one after the process's name: its own
-/// time in user and kernel mode, and that of its children that were waited for.
-const OWN: usize = 11;
-const CHILDREN: usize = 13;
-
-fn cpu_of(pid: &str, fields: usize) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let (_, after_name) = stat.rsplit_once(") ").unwrap();
-    let ticks = after_name.split(' ').skip(fields).take(2);
-    let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
-    // USER_HZ is 100 on every Linux that Debian has.
-    Duration::from_millis(ticks * 10)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn wait_for(address: SocketAddr) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect(address).is_err() {
-        assert!(Instant::now() < deadline, "nothing listens on {address}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    (fetches, own_cpu().saturating_sub(cpu_before))
 }

@@ -416,6 +416,7 @@ fn the_configuration_that_is_walked_through_has_no_fault() {
 #[test]
 fn the_keys_are_those_of_the_program() {
     let documented = rows(&readme(), "table");
+    let listing = Regex::new(r"the keys here are (.*)").unwrap();
     let mut tables = BTreeSet::new();
     for row in documented {
         let table = row[0].trim_matches('`').to_owned();
@@ -423,8 +424,7 @@ fn the_keys_are_those_of_the_program() {
         // The program lists the keys of a table when it does not know one.
         let output = config_check(&format!("{table}\nno_such_key_at_all = 1\n"));
         let text = said(&output);
-        let listed = Regex::new(r"the keys here are (.*)").unwrap();
-        let listed = listed.captures(&text).unwrap_or_else(|| panic!("{table}: {text}"));
+        let listed = listing.captures(&text).unwrap_or_else(|| panic!("{table}: {text}"));
         assert_eq!(keys, set(listed[1].split(", ").map(str::to_owned)), "{table}");
         tables.insert(table);
     }
