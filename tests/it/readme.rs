@@ -394,6 +394,20 @@ fn every_command_is_documented() {
     }
 }
 
+/// The story of the demo is the one that is printed.
+#[test]
+fn the_demo_tells_what_the_page_shows() {
+    let story = fs::read_to_string(root().join("src/commands/demo/story.rs")).unwrap();
+    let story = story.replace("\\\"", "\"");
+    let told = Regex::new(r"(?m)^ *[0-9.]+ s [*+!] ([^(\n]+)").unwrap();
+    let text = blocks(&readme(), "text").concat();
+    let told: Vec<&str> = told.captures_iter(&text).map(|t| t.get(1).unwrap().as_str()).collect();
+    assert!(told.len() >= 8, "{told:?}");
+    for line in told {
+        assert!(story.contains(line.trim()), "the demo does not say: {line}");
+    }
+}
+
 fn config_check(text: &str) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("purgewatch.toml");
