@@ -312,7 +312,10 @@ fn every_link_within_the_page_leads_somewhere() {
 
 #[test]
 fn every_file_that_is_named_exists() {
-    for span in spans(&readme()) {
+    let readme = readme();
+    let commands = blocks(&readme, "sh").concat();
+    let commands = commands.lines().filter_map(|line| line.split(' ').next());
+    for span in spans(&readme).into_iter().chain(commands.map(str::to_owned)) {
         let ours = ["src/", "tests/", "systemd/", "fixtures/"];
         if ours.iter().any(|start| span.starts_with(start)) {
             assert!(root().join(&span).exists(), "{span}");
@@ -392,6 +395,14 @@ fn every_command_is_documented() {
         let documented = calls.iter().any(|call| call.split(' ').next() == Some(&command[..]));
         assert!(documented, "the README does not show {command}");
     }
+}
+
+#[test]
+fn the_compiler_is_the_one_that_the_crate_needs() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let version = Regex::new("rust-version = \"([0-9.]+)\"").unwrap();
+    let version = version.captures(&manifest).unwrap()[1].to_owned();
+    assert!(readme().contains(&format!("[Rust](https://rustup.rs) {version} or later")));
 }
 
 /// The story of the demo is the one that is printed.
