@@ -198,7 +198,15 @@ fn every_value_of_a_closed_label_is_documented_and_no_other() {
             }
         }
     }
-    assert_eq!(documented, real);
+    assert_eq!(set(documented.keys()), set(real.keys()));
+    for (place, values) in real {
+        let (lacks, invents): (Vec<_>, Vec<_>) =
+            documented[&place].symmetric_difference(&values).partition(|v| values.contains(*v));
+        assert!(
+            lacks.is_empty() && invents.is_empty(),
+            "{place:?}: the README lacks {lacks:?} and invents {invents:?}"
+        );
+    }
 }
 
 #[test]
@@ -304,7 +312,10 @@ fn every_link_within_the_page_leads_somewhere() {
 
 #[test]
 fn every_file_that_is_named_exists() {
-    for span in spans(&readme()) {
+    let readme = readme();
+    let commands = blocks(&readme, "sh").concat();
+    let commands = commands.lines().filter_map(|line| line.split(' ').next());
+    for span in spans(&readme).into_iter().chain(commands.map(str::to_owned)) {
         let ours = ["src/", "tests/", "systemd/", "fixtures/"];
         if ours.iter().any(|start| span.starts_with(start)) {
             assert!(root().join(&span).exists(), "{span}");
@@ -383,6 +394,28 @@ fn every_command_is_documented() {
     for command in commands {
         let documented = calls.iter().any(|call| call.split(' ').next() == Some(&command[..]));
         assert!(documented, "the README does not show {command}");
+    }
+}
+
+#[test]
+fn the_compiler_is_the_one_that_the_crate_needs() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let version = Regex::new("rust-version = \"([0-9.]+)\"").unwrap();
+    let version = version.captures(&manifest).unwrap()[1].to_owned();
+    assert!(readme().contains(&format!("[Rust](https://rustup.rs) {version} or later")));
+}
+
+/// The story of the demo is the one that is printed.
+#[test]
+fn the_demo_tells_what_the_page_shows() {
+    let story = fs::read_to_string(root().join("src/commands/demo/story.rs")).unwrap();
+    let story = story.replace("\\\"", "\"");
+    let told = Regex::new(r"(?m)^ *[0-9.]+ s [*+!] ([^(\n]+)").unwrap();
+    let text = blocks(&readme(), "text").concat();
+    let told: Vec<&str> = told.captures_iter(&text).map(|t| t.get(1).unwrap().as_str()).collect();
+    assert!(told.len() >= 8, "{told:?}");
+    for line in told {
+        assert!(story.contains(line.trim()), "the demo does not say: {line}");
     }
 }
 
