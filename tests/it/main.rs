@@ -16,6 +16,7 @@ mod ban;
 mod check;
 mod config;
 mod expose;
+mod faults;
 mod incident;
 mod layers;
 mod probe;
