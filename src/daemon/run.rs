@@ -21,7 +21,7 @@ use crate::store::{Fault, Store};
 use crate::systemd::{Credentials, Notifier, Watchdog};
 
 /// How long the end may take, for the last records and the last scrapes each.
-const DRAIN: Duration = Duration::from_secs(4);
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// When something is late by so much, the daemon counts as stuck and the service manager is told
 /// nothing more.
