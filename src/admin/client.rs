@@ -168,6 +168,13 @@ impl Client {
         self.shared.progress.stage()
     }
 
+    /// Whether there ever was a connection that commands could go out on. While there was none, no
+    /// command can have been carried out.
+    #[must_use]
+    pub fn has_connected(&self) -> bool {
+        self.shared.progress.has_arrived()
+    }
+
     /// Sends many commands in order, several at a time, and returns their replies in the same
     /// order.
     #[must_use]

@@ -108,8 +108,7 @@ fn failures_of(report: &NodeReport, bans: &Bans) {
     let mut groups: Vec<(String, &Ban, usize)> = Vec::new();
     let mut unnamed = 0;
     for (state, ban) in report.states.iter().zip(&bans.bans) {
-        let Some(failure) = state.failure() else { continue };
-        let message = failure.message(&report.node);
+        let Some(message) = state.message(&report.node) else { continue };
         if let Some((_, _, count)) = groups.iter_mut().find(|(known, _, _)| *known == message) {
             *count += 1;
         } else if groups.len() < NAMED {
@@ -267,8 +266,8 @@ fn node_item(report: &NodeReport) -> NodeItem<'_> {
             Some(FailureItem {
                 ban,
                 reason: failure.reason(),
-                outcome: if failure.is_certain() { "not_taken" } else { "unknown" },
-                message: failure.message(&report.node),
+                outcome: if state.is_certain() { "not_taken" } else { "unknown" },
+                message: state.message(&report.node)?,
             })
         })
         .collect();
