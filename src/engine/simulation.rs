@@ -457,7 +457,7 @@ fn an_origin_that_goes_back_and_forth_excuses_no_third_version() {
     // Two replicas in turns of 50 s; the node has what neither has served for long.
     let origin = |t: u64, _| match t {
         ..100 => shown("old"),
-        _ if t / 50 % 2 == 0 => shown("a"),
+        _ if (t / 50).is_multiple_of(2) => shown("a"),
         _ => shown("b"),
     };
     let mut world = World::new(plan(1, 1), origin, |_, _| shown("old"));
