@@ -464,11 +464,11 @@ fn an_origin_that_goes_back_and_forth_excuses_no_third_version() {
         let mut world = World::new(plan(1, 1), origin, |_, _| shown("old"));
         // It is too late for an alarm from before the doubt: the daemon forgot its verdicts.
         world.run_until(3_000);
-        let histories = world.records.drain(..).filter_map(|record| match record {
+        let mut histories = world.records.drain(..).filter_map(|record| match record {
             Record::History(record) => Some(record),
             _ => None,
         });
-        let histories = histories.last().into_iter().collect();
+        let histories = histories.next_back().into_iter().collect();
         let restored = Restored { histories, verdicts: Vec::new() };
         let node = |_: &str, _| shown("old");
         let mut world = World::restored(plan(1, 1), restored, 3_000, origin, node);
