@@ -454,15 +454,27 @@ fn an_origin_that_moves_on_all_the_time_excuses_no_frozen_cache() {
 
 #[test]
 fn an_origin_that_goes_back_and_forth_excuses_no_third_version() {
-    // Two replicas in turns of 50 s; the node has what neither has served for long.
-    let origin = |t: u64, _| match t {
-        ..100 => shown("old"),
-        _ if (t / 50).is_multiple_of(2) => shown("a"),
-        _ => shown("b"),
-    };
-    let mut world = World::new(plan(1, 1), origin, |_, _| shown("old"));
-    stale_at(&mut world, 100 + 3_600 + 200);
-    stale_at(&mut world, 40_000);
+    // Two replicas in turns; the node has what neither has served for long.
+    for turn in [70, 130, 200] {
+        let origin = move |t: u64, _| match t {
+            ..100 => shown("old"),
+            _ if (t / turn).is_multiple_of(2) => shown("a"),
+            _ => shown("b"),
+        };
+        let mut world = World::new(plan(1, 1), origin, |_, _| shown("old"));
+        // It is too late for an alarm from before the doubt: the daemon forgot its verdicts.
+        world.run_until(3_000);
+        let mut histories = world.records.drain(..).filter_map(|record| match record {
+            Record::History(record) => Some(record),
+            _ => None,
+        });
+        let histories = histories.next_back().into_iter().collect();
+        let restored = Restored { histories, verdicts: Vec::new() };
+        let node = |_: &str, _| shown("old");
+        let mut world = World::restored(plan(1, 1), restored, 3_000, origin, node);
+        stale_at(&mut world, 100 + 3_600 + 200);
+        stale_at(&mut world, 40_000);
+    }
 }
 
 #[test]
