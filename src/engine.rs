@@ -52,7 +52,6 @@ pub struct Engine {
     random: fastrand::Rng,
     counter: u64,
     grids: u32,
-    last_progress: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +59,8 @@ struct Pending {
     watch: usize,
     /// `None`: the origin.
     place: Option<usize>,
+    /// When it has to have ended, by its timeout.
+    ends: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +97,6 @@ impl Engine {
             random: fastrand::Rng::with_seed(seed),
             counter: 0,
             grids: 0,
-            last_progress: now,
         };
         engine.replan(plan, now);
         engine.restore(restored, now);
@@ -132,12 +132,14 @@ impl Engine {
         self.watches.iter().all(|watch| watch.finished_rounds > 0)
     }
 
-    /// Whether probing goes on: something came to its end within the last `patience`, or nothing
-    /// was due for as long.
+    /// Whether probing goes on: no fetch is later than its timeout, and no deadline later than its
+    /// time, by `patience` or more. A fetch that hangs until its timeout is progress: that ends by
+    /// itself, and a restart of the daemon would not cure it.
     #[must_use]
     pub fn is_progressing(&self, patience: Duration, now: Timestamp) -> bool {
-        now.since(self.last_progress) < patience
-            || self.next_deadline().is_some_and(|at| at > now) && self.pending.is_empty()
+        let is_late = |due: Timestamp| now.since(due) >= patience;
+        !self.next_deadline().is_some_and(is_late)
+            && !self.pending.values().any(|fetch| is_late(fetch.ends))
     }
 
     /// Everything that is known, for whoever asks.
@@ -374,7 +376,7 @@ impl Engine {
             Step::AskOrigin | Step::ConfirmOrigin => self.ask_origin(at, now),
             Step::AskNodes(places) => {
                 let Some(watch) = self.watch(at) else { return };
-                let due = watch.due;
+                let due = watch.due.max(now);
                 let requests: Vec<_> = places
                     .into_iter()
                     .filter_map(|place| {
@@ -383,8 +385,7 @@ impl Engine {
                     })
                     .collect();
                 for (place, node, request) in requests {
-                    let due = due.max(now);
-                    self.fetch(at, Some(place), Side::Cache(node), request, due);
+                    self.fetch(at, Some(place), Side::Cache(node), request, due, now);
                 }
             }
             Step::Finished(finding) => self.finish_round(at, finding, now),
@@ -427,7 +428,7 @@ impl Engine {
             let confirming = watch.round.as_ref().is_some_and(Round::is_confirming);
             let request = if confirming { watch.confirmation() } else { watch.origin_request() };
             let due = if confirming { now } else { watch.due };
-            self.fetch(at, None, Side::Origin(name.clone()), request, due);
+            self.fetch(at, None, Side::Origin(name.clone()), request, due, now);
         }
     }
 
@@ -438,16 +439,17 @@ impl Engine {
         side: Side,
         request: FetchRequest,
         due: Timestamp,
+        now: Timestamp,
     ) {
         self.counter += 1;
         let id = FetchId(self.counter);
-        self.pending.insert(id, Pending { watch, place });
+        let ends = now + request.target.timeout;
+        self.pending.insert(id, Pending { watch, place, ends });
         self.outputs.push_back(Output::Fetch { id, side, request, due });
     }
 
     fn fetched(&mut self, id: FetchId, observation: &Observation, now: Timestamp) {
-        let Some(Pending { watch: at, place }) = self.pending.remove(&id) else { return };
-        self.last_progress = now;
+        let Some(Pending { watch: at, place, .. }) = self.pending.remove(&id) else { return };
         let Some(watch) = self.watch(at) else { return };
         if let Some(place) = place {
             let sight = watch.node_seen(place, observation);
@@ -493,7 +495,6 @@ impl Engine {
             report(watch, &outcome, now, &mut outputs);
         }
         let due = watch.next_due(jitter, now);
-        self.last_progress = now;
         self.outputs.extend(outputs);
         if !once {
             self.set_round_timer(at, due);
@@ -512,7 +513,6 @@ impl Engine {
 
     fn admin_checked(&mut self, name: &NodeName, result: Result<(), AdminProblem>, now: Timestamp) {
         let jitter = 0.95 + 0.1 * self.random.f64();
-        self.last_progress = now;
         let Some(node) = self.nodes.get_mut(name) else { return };
         let changed = node.checked(result, now);
         // The schedule counts from when the check was due, so that a slow one does not drift.

@@ -351,8 +351,8 @@ impl fmt::Display for Reason<'_> {
             Kind::Silent { limit } if *stage == Stage::Greeting => write!(
                 f,
                 "the connection was accepted and nothing said for {}: varnishd greets at once, so \
-                 this is another service (an HTTP port waits to be asked), or a varnishd that is \
-                 busy with a long command",
+                 a packet filter or proxy on the way answers in its place, or this is another \
+                 service (an HTTP port waits to be asked), or varnishd is busy with a long command",
                 format_duration(*limit)
             ),
             Kind::Silent { limit } => write!(f, "no answer within {}", format_duration(*limit)),

@@ -1,7 +1,7 @@
 //! The owner of the socket.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
@@ -31,8 +31,12 @@ const REST_ABOVE: usize = 64;
 /// The rest.
 const REST: Duration = Duration::from_millis(1);
 
-/// As good as never: a timer needs some instant.
+/// As good as never: a timer needs some instant, and so does a limit that is longer.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+fn after(start: Instant, pause: Duration) -> Instant {
+    start + pause.min(NEVER)
+}
 
 /// What a handle asks of the task.
 pub(super) enum Job {
@@ -123,18 +127,38 @@ pub(super) enum Source {
     Given(Option<Box<dyn Transport>>),
 }
 
-/// The step at which the task is on its way to a connection; `None` once it has one. Shared with
-/// the handles, whose deadline errors name it.
+/// How far the task is on its way to a connection. Shared with the handles, whose deadline errors
+/// name it.
 #[derive(Clone, Default)]
-pub(super) struct Progress(Arc<Mutex<Option<Stage>>>);
+pub(super) struct Progress(Arc<Mutex<Way>>);
+
+#[derive(Default)]
+struct Way {
+    /// The step; `None` once there is a connection, and while none is wanted.
+    stage: Option<Stage>,
+    /// Whether there ever was a connection that a command could go out on.
+    arrived: bool,
+}
 
 impl Progress {
     fn set(&self, stage: Option<Stage>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        self.way().stage = stage;
+    }
+
+    fn arrived(&self) {
+        self.way().arrived = true;
     }
 
     pub(super) fn stage(&self) -> Option<Stage> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.way().stage.clone()
+    }
+
+    pub(super) fn has_arrived(&self) -> bool {
+        self.way().arrived
+    }
+
+    fn way(&self) -> MutexGuard<'_, Way> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,15 +206,16 @@ impl Task {
             self.progress.set(None);
             match connected {
                 Ok(connection) => {
+                    self.progress.arrived();
                     let mut service = Service::new(&mut self, connection);
                     service.take(job);
                     let useful = service.run().await;
                     if !useful {
-                        self.not_before = Some(Instant::now() + self.backoff.failed());
+                        self.not_before = Some(after(Instant::now(), self.backoff.failed()));
                     }
                 }
                 Err(error) => {
-                    self.not_before = Some(Instant::now() + self.backoff.failed());
+                    self.not_before = Some(after(Instant::now(), self.backoff.failed()));
                     self.fail_all(job, &error);
                 }
             }
@@ -379,7 +404,7 @@ impl<'a> Service<'a> {
     }
 
     fn park(&mut self, job: Job) {
-        let give_up_at = Instant::now() + self.task.options.reply;
+        let give_up_at = after(Instant::now(), self.task.options.reply);
         self.task.parked.push_back((give_up_at, job));
     }
 
@@ -425,8 +450,8 @@ impl<'a> Service<'a> {
         let options = &self.task.options;
         match self.drop_at {
             Some(at) => self.task.parked.front().map_or(at, |&(give_up_at, _)| at.min(give_up_at)),
-            None if self.connection.session.in_flight() > 0 => self.since + options.reply,
-            None => self.since + options.keep_alive.unwrap_or(NEVER),
+            None if self.connection.session.in_flight() > 0 => after(self.since, options.reply),
+            None => after(self.since, options.keep_alive.unwrap_or(NEVER)),
         }
     }
 
@@ -482,7 +507,7 @@ impl<'a> Service<'a> {
         if only_keep_alive {
             return Some(End::Lost(Kind::Closed));
         }
-        self.drop_at = Some(now + self.task.options.overdue);
+        self.drop_at = Some(after(now, self.task.options.overdue));
         None
     }
 

@@ -1,132 +1,146 @@
-//! `purgewatch ban`: ban on one node or on all, and say what came of it.
+//! `purgewatch ban`: bans on one node or all configured ones, at the same time.
 
-mod input;
 mod report;
 mod send;
+mod source;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
-use self::input::Bans;
-use self::report::Report;
-use self::send::{Limits, send};
+use self::report::Document;
+use self::send::Limits;
+use self::source::Bans;
 use super::Exit;
-use super::output::{Format, complain};
-use super::target::NodeArguments;
-use crate::model::parse_duration;
+use super::output::{Format, Output, complain};
+use super::target::Nodes;
+use crate::ban::HeaderName;
+use crate::model::{HttpUrl, parse_duration};
+use crate::protocol::Command;
 
-/// Ban, on one node or on all configured ones, and tell the truth about it.
+/// Ban objects, and say truthfully whether every node took the ban.
 ///
-/// A ban is FIELD OPERATOR ARGUMENT, joined by &&, as in varnish-cli(7). Written as one text or as
-/// separate words; nothing needs quoting beyond what your shell wants, and a regex is written
-/// once: \.php$ and not \\.php$.
+/// A ban is FIELD OPERATOR ARGUMENT, several joined by `&&`, such as `obj.http.x-url ~ ^/news/`.
+/// Write it as one argument or as several; a regex is written once (`\.`), not doubled as for
+/// varnishadm, and nothing needs quotes but the shell. Without any, bans are read from standard
+/// input, one a line.
+///
+/// Every ban is examined before anything is sent, and one that is refused keeps all of them back.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = "\
+Examples:
+  purgewatch ban 'obj.http.x-url ~ ^/news/' -T 127.0.0.1:6082 -S /etc/varnish/secret
+  purgewatch ban -c purgewatch.toml --url https://www.example.com/news/ --prefix
+  purgewatch ban -c purgewatch.toml --node cache-01 --file bans.txt --output json
+  purgewatch ban --dry-run 'obj.age > 1d && obj.http.content-type ~ ^image/'
+
+Exit status: 0 every node took every ban, 2 usage or a ban refused (nothing was sent),
+3 a node cannot be reached, 4 secret refused, 5 rejected by varnishd, 6 cache process not running,
+130 interrupted. With several nodes the first of 5, 4, 3, 6 that occurred; all are served.")]
 pub(super) struct Arguments {
-    /// One ban as separate words, or one or more bans of one text each
-    #[arg(value_name = "EXPR")]
-    expressions: Vec<std::ffi::OsString>,
-
-    /// Read bans from a file, one a line, # begins a comment line; - is stdin
-    #[arg(short, long, value_name = "FILE")]
+    /// The ban: as one argument, or its words as several; of arguments with blanks, each is a ban
+    #[arg(value_name = "EXPR", conflicts_with_all = ["file", "url"])]
+    words: Vec<OsString>,
+    /// Read bans from a file, one a line; `#` begins a comment line; `-` is standard input
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "url")]
     file: Option<PathBuf>,
-
-    /// Ban this URL on its host, whatever its query order or variant (repeatable)
+    /// Ban this URL, host and path as they are in a browser; may be given several times
     #[arg(long, value_name = "URL")]
-    url: Vec<String>,
-
-    /// Ban everything that begins with the given URLs
+    url: Vec<HttpUrl>,
+    /// With --url: ban every URL of that host that begins with it
     #[arg(long, requires = "url")]
     prefix: bool,
-
-    /// The response header that the VCL copies req.url to [default: the configuration's]
-    #[arg(long, value_name = "NAME", requires = "url")]
-    url_header: Option<String>,
-
-    /// The response header that the VCL copies req.http.host to
-    #[arg(long, value_name = "NAME", requires = "url_header")]
-    host_header: Option<String>,
-
+    /// With --url: the response header that the VCL copies req.url to
+    #[arg(long, value_name = "NAME", requires = "url", value_parser = header_name)]
+    url_header: Option<HeaderName>,
+    /// With --url-header: the response header that the VCL copies req.http.host to
+    #[arg(long, value_name = "NAME", requires = "url_header", value_parser = header_name)]
+    host_header: Option<HeaderName>,
     /// Send a ban that matches everything
     #[arg(long)]
     everything: bool,
-
-    /// Send a regex that can backtrack without end
+    /// Send a regex that can make varnishd's cache process abort
     #[arg(long)]
     allow_slow_regex: bool,
-
-    /// Show what would be sent, and send nothing
+    /// Examine the bans and say what would be sent, and send nothing
     #[arg(long)]
     dry_run: bool,
-
-    #[command(flatten)]
-    nodes: NodeArguments,
-
-    /// The limit of the whole command
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
-    timeout: Duration,
-
-    /// How often to try again where that can help: no connection, no answer, cache process down
-    #[arg(long, value_name = "NUMBER", default_value_t = 2)]
-    retries: u32,
-
     /// How the result is written
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
+    /// The limit on everything, on all nodes
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = limit)]
+    timeout: Duration,
+    /// How often a node is tried again where that can help: never after a refused secret or a
+    /// rejected ban
+    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    retries: u32,
+    #[command(flatten)]
+    nodes: Nodes,
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  purgewatch ban 'obj.http.x-url ~ ^/api/v1/'
-  purgewatch ban req.url '~' '\\.css$'
-  purgewatch ban --url http://rec.example.com/api/v1/recommendations/
-  purgewatch ban -T cache-01:6082 -S /etc/varnish/secret 'obj.http.x-model == 7'
-  purgewatch ban --file bans.txt --dry-run
-
-Without -T: the nodes of the configuration; without one, the Varnish on this host
-(127.0.0.1:6082 with /etc/varnish/secret).
-
-Exit status: 0 every node took every ban; 2 usage, or refused before anything was sent;
-3 a node cannot be reached; 4 a secret was refused; 5 varnishd rejected a ban; 6 a node's cache
-process is not running; 130 interrupted. With several nodes the first of 5, 4, 3, 6.";
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
-    match prepare(arguments) {
-        Ok(prepared) => prepared.carry_out(arguments),
-        Err(exit) => exit,
-    }
+    let mut output = Output::stdout();
+    let exit = match arguments.run(&mut output) {
+        Ok(exit) | Err(exit) => exit,
+    };
+    output.finish(exit)
 }
 
-struct Prepared {
-    nodes: super::target::Nodes,
-    bans: Bans,
-}
-
-fn prepare(arguments: &Arguments) -> Result<Prepared, Exit> {
-    // The nodes come first: the configuration says which headers a ban on a URL goes by.
-    let nodes = arguments.nodes.resolve()?;
-    let bans = Bans::gather(arguments, &nodes)?;
-    Ok(Prepared { nodes, bans })
-}
-
-impl Prepared {
-    fn carry_out(self, arguments: &Arguments) -> Exit {
-        let Self { nodes, bans } = self;
-        let mut report = Report::new(arguments.output, &bans);
-        if arguments.dry_run {
-            return report.dry_run(&nodes);
-        }
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(fault) => {
-                complain(format_args!("cannot start: {fault}"));
-                return Exit::Usage;
+impl Arguments {
+    fn run(&self, output: &mut Output) -> Result<Exit, Exit> {
+        let chosen = self.nodes.choose()?;
+        let bans = Bans::read(self, chosen.config.as_ref())?;
+        let json = self.output == Format::Json;
+        let document = |output: &mut Output, reports: &[_], exit| {
+            if json {
+                output.json(&Document::new(&bans, reports, exit, self.dry_run));
             }
         };
-        let limits = Limits { total: arguments.timeout, retries: arguments.retries };
-        let outcome = runtime.block_on(send(nodes.targets, &bans, limits));
-        report.sent(&outcome)
+        report::warned(&bans, self.dry_run);
+        if bans.refused() > 0 {
+            report::refused(&bans);
+            document(output, &[], Exit::Usage);
+            return Ok(Exit::Usage);
+        }
+        if self.dry_run {
+            if !json {
+                report::planned(output, &bans, &chosen);
+            }
+            document(output, &[], Exit::Done);
+            return Ok(Exit::Done);
+        }
+        let commands: Vec<Command> =
+            bans.bans.iter().filter_map(|ban| ban.command.clone()).collect();
+        let limits = Limits { total: self.timeout, retries: self.retries };
+        let (reports, interrupted) =
+            send::send(&chosen.nodes, &commands, limits).map_err(|fault| {
+                complain(format_args!("cannot start: {fault}"));
+                Exit::Usage
+            })?;
+        let exit = if interrupted {
+            Exit::Interrupted
+        } else {
+            Exit::of_nodes(reports.iter().map(send::NodeReport::exit))
+        };
+        if json {
+            document(output, &reports, exit);
+        } else {
+            report::taken(output, &bans, &reports);
+        }
+        report::failed(&bans, &chosen, &reports);
+        Ok(exit)
     }
+}
+
+fn header_name(text: &str) -> Result<HeaderName, String> {
+    HeaderName::new(text).ok_or_else(|| "expected the name of a header".to_owned())
+}
+
+/// A duration that is more than nothing.
+fn limit(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text).map_err(|fault| fault.to_string())?;
+    if duration.is_zero() { Err("expected more than nothing".to_owned()) } else { Ok(duration) }
 }

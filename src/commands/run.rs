@@ -25,9 +25,6 @@ pub(super) struct Arguments {
     log: Log,
 }
 
-/// Threads of the runtime: one reads answers while another writes a scrape.
-const WORKERS: usize = 2;
-
 pub(super) fn run(arguments: &Arguments) -> Exit {
     let loaded = match arguments.file.load() {
         Ok(loaded) => loaded,
@@ -37,8 +34,9 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         complain(fault);
         return Exit::Usage;
     }
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match builder.worker_threads(WORKERS).enable_all().build() {
+    // One thread: with two, nearly every answer wakes the other one, which costs more than it
+    // saves. The listener, whose scrapes may be large, has a thread of its own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(fault) => {
             complain(format_args!("cannot start: {fault}"));

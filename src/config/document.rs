@@ -121,10 +121,6 @@ fn secret(section: &mut Section<'_>, had_admin: bool) -> SecretSettings {
     let file = section.optional("secret_file", value::absolute_path);
     let credential = section.optional("secret_credential", value::credential);
     let places = (section.place("secret_file"), section.place("secret_credential"));
-    if let (Some(_), Some(_)) = places {
-        let message = "the secret is given twice, as `secret_file` and as `secret_credential`";
-        section.findings().wrong(section.key_place("secret_credential"), message);
-    }
     if !had_admin {
         for (key, place) in [("secret_file", places.0), ("secret_credential", places.1)] {
             if place.is_some() {
@@ -135,8 +131,8 @@ fn secret(section: &mut Section<'_>, had_admin: bool) -> SecretSettings {
         }
     }
     match (file, credential) {
-        (Some(path), _) => SecretSettings::File(path),
-        (None, Some(name)) => SecretSettings::Credential(name),
+        (file, Some(name)) => SecretSettings::Credential { name, file },
+        (Some(path), None) => SecretSettings::File(path),
         (None, None) => SecretSettings::None,
     }
 }

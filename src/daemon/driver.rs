@@ -124,7 +124,13 @@ impl Driver {
     }
 
     /// Goes over to another plan and other peers.
+    ///
+    /// What is under way is cancelled. The engine asks again for all of it; left alone, a fetch
+    /// that hangs would keep a connection from the ones that matter now, and a check of an admin
+    /// port would report on an address or a secret that is not in use any more.
     pub fn replan(&mut self, plan: Plan, peers: Arc<Peers>) {
+        self.tasks = JoinSet::new();
+        self.under_way.clear();
         self.peers = peers;
         self.engine.handle(Input::Replan(plan), self.clock.now());
     }

@@ -32,7 +32,7 @@ pub(super) fn changed(
             format_duration(transition.staleness.unwrap_or_default())
         ),
         State::Fresh if transition.from != State::Unknown => {
-            format!("{name} at {node} is fresh again, after {after} {from}")
+            format!("{name} at {node} is fresh again, having been {from} for {after}")
         }
         _ => format!("{name} at {node} is {to}{why}"),
     };

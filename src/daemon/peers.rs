@@ -135,16 +135,8 @@ fn admin_peer(
     settings: &AdminSettings,
     credentials: &Credentials,
 ) -> Result<(admin::Target, admin::Options), PeerError> {
-    let secret = match &settings.secret {
-        SecretSettings::None => admin::SecretSource::None,
-        SecretSettings::File(path) => admin::SecretSource::File(path.clone()),
-        SecretSettings::Credential(name) => {
-            let path = credentials
-                .path(name)
-                .map_err(|source| PeerError { node: node.name.clone(), source })?;
-            admin::SecretSource::File(path)
-        }
-    };
+    let secret = secret_source(&settings.secret, credentials)
+        .map_err(|source| PeerError { node: node.name.clone(), source })?;
     let target =
         admin::Target { node: node.name.clone(), address: settings.address.clone(), secret };
     let limit: Duration = settings.timeout;
@@ -155,4 +147,51 @@ fn admin_peer(
         ..admin::Options::default()
     };
     Ok((target, options))
+}
+
+/// Where the secret of an admin port is read from.
+///
+/// # Errors
+/// [`CredentialError`] when it is a credential that systemd did not hand over, with no file
+/// beside it.
+pub fn secret_source(
+    settings: &SecretSettings,
+    credentials: &Credentials,
+) -> Result<admin::SecretSource, CredentialError> {
+    Ok(match settings {
+        SecretSettings::None => admin::SecretSource::None,
+        SecretSettings::File(path) => admin::SecretSource::File(path.clone()),
+        SecretSettings::Credential { name, file } => match (credentials.path(name), file) {
+            (Ok(path), _) => admin::SecretSource::File(path),
+            (Err(_), Some(file)) => admin::SecretSource::File(file.clone()),
+            (Err(fault), None) => return Err(fault),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(source: Result<admin::SecretSource, CredentialError>) -> Option<PathBuf> {
+        match source {
+            Ok(admin::SecretSource::File(path)) => Some(path),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_credential_is_read_first_and_the_file_where_there_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let handed_over = directory.path().join("varnish-secret");
+        let credentials = Credentials::within(directory.path());
+        let beside = Some(PathBuf::from("/etc/varnish/secret"));
+        let settings =
+            |file| SecretSettings::Credential { name: "varnish-secret".to_owned(), file };
+        assert_eq!(file(secret_source(&settings(beside.clone()), &credentials)), beside);
+        assert!(secret_source(&settings(None), &credentials).is_err());
+        std::fs::write(&handed_over, b"s\n").unwrap();
+        let found = file(secret_source(&settings(beside), &credentials));
+        assert_eq!(found, Some(handed_over));
+    }
 }

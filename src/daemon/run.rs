@@ -1,14 +1,13 @@
 //! The daemon from its start to its end: bind, ready, run, reload, drain.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
@@ -22,10 +21,10 @@ use crate::store::{Fault, Store};
 use crate::systemd::{Credentials, Notifier, Watchdog};
 
 /// How long the end may take, for the last records and the last scrapes each.
-const DRAIN: Duration = Duration::from_secs(4);
+const DRAIN: Duration = Duration::from_secs(2);
 
-/// Without any progress for so long, although something is due, the daemon counts as stuck and
-/// the service manager is told nothing more.
+/// When something is late by so much, the daemon counts as stuck and the service manager is told
+/// nothing more.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Questions of the listener that may wait for the loop.
@@ -40,6 +39,9 @@ pub enum RunError {
     /// A secret is missing.
     #[error(transparent)]
     Peer(#[from] PeerError),
+    /// The listener's thread cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
@@ -55,7 +57,6 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
     let credentials = Credentials::from_environment();
     let peers = Arc::new(Peers::new(&config, &Peers::default(), &credentials, clock)?);
     let signals = Signals::new().map_err(RunError::Signals)?;
-    let listener = expose::bind(config.daemon.listen).await?;
     let (store, restored, problems) = Store::open(&config.daemon.state_dir, clock);
     for problem in &problems {
         warn!("{}", journal::chain(problem));
@@ -69,10 +70,8 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
 
     let (asker, questions) = mpsc::channel(QUESTIONS);
     let readiness = Readiness::starting();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let mut tasks = JoinSet::new();
     let surface = surface(&metrics, &store, asker, readiness.clone(), clock);
-    tasks.spawn(serve(listener, surface, stopped));
+    let listener = Listener::start(config.daemon.listen, surface).await?;
 
     let mut daemon = Daemon {
         path: path.to_owned(),
@@ -95,10 +94,8 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
     readiness.set_draining();
     daemon.notify(|notifier| notifier.stopping("ending"));
     info!("ending");
-    // Nobody waits for the listener if it has ended already.
-    let _ = stop.send(());
     daemon.drain().await;
-    let _ = timeout(DRAIN, tasks.join_next()).await;
+    listener.stop().await;
     Ok(())
 }
 
@@ -273,12 +270,51 @@ fn surface(
     })
 }
 
-async fn serve(listener: TcpListener, surface: Arc<Surface>, stopped: oneshot::Receiver<()>) {
-    let shutdown = async {
-        // The sender only goes when the daemon ends.
-        let _ = stopped.await;
-    };
-    expose::serve(listener, surface, Limits::default(), shutdown).await;
+/// The HTTP listener, on a thread of its own: writing a large scrape must not hold up a probe.
+struct Listener {
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Listener {
+    async fn start(address: SocketAddr, surface: Arc<Surface>) -> Result<Self, RunError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(RunError::Thread)?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (end, ended) = oneshot::channel::<()>();
+        let (tell, bound) = oneshot::channel();
+        let serve = async move {
+            let listener = match expose::bind(address).await {
+                Ok(listener) => listener,
+                Err(fault) => return drop(tell.send(Err(fault))),
+            };
+            // Whoever started this waits for the answer, or is gone, and then so is `stop`.
+            let _ = tell.send(Ok(()));
+            let shutdown = async {
+                let _ = stopped.await;
+            };
+            expose::serve(listener, surface, Limits::default(), shutdown).await;
+            let _ = end.send(());
+        };
+        std::thread::Builder::new()
+            .name("listener".to_owned())
+            .spawn(move || runtime.block_on(serve))
+            .map_err(RunError::Thread)?;
+        match bound.await {
+            Ok(Ok(())) => Ok(Self { stop, ended }),
+            Ok(Err(fault)) => Err(fault.into()),
+            Err(_) => Err(RunError::Thread(io::Error::other("the listener ended at once"))),
+        }
+    }
+
+    /// Lets answers under way end, within the deadline.
+    async fn stop(self) {
+        // It may have ended already.
+        let _ = self.stop.send(());
+        let _ = timeout(DRAIN, self.ended).await;
+    }
 }
 
 fn ticks(every: Duration) -> Interval {
@@ -305,6 +341,9 @@ struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    /// Sent when a file would outgrow RLIMIT_FSIZE. Nobody waits for it: where it is handled, the
+    /// write fails as on a full disk; where it is not, it ends the process (setrlimit(2)).
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -313,6 +352,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

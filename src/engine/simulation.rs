@@ -354,6 +354,38 @@ fn a_blocked_admin_port_shows_within_one_interval() {
 }
 
 #[test]
+fn a_fetch_that_takes_its_whole_timeout_is_progress_and_one_that_is_lost_is_not() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let mut slow = plan(1, 1);
+    let mut target = (*slow.watches[0].target).clone();
+    target.timeout = Duration::from_secs(300);
+    slow.watches[0].target = Arc::new(target);
+    slow.watches[0].interval = Duration::from_secs(600);
+    let at = |seconds: u64| Timestamp::from_millis(START + seconds * 1_000);
+    let mut engine = Engine::new(slow, Restored::default(), &["refused"], 7, at(0));
+    engine.handle(Input::Tick, at(1));
+    let fetch = std::iter::from_fn(|| engine.poll_output()).find_map(|output| match output {
+        Output::Fetch { id, .. } => Some(id),
+        _ => None,
+    });
+    let fetch = fetch.unwrap();
+    for seconds in [2, 100, 300, 359] {
+        engine.handle(Input::Tick, at(seconds));
+        assert!(engine.is_progressing(PATIENCE, at(seconds)), "{seconds}");
+    }
+    // It should have ended by now; that admin ports are checked all the same hides nothing.
+    let node = NodeName::new("n0").unwrap();
+    engine.handle(Input::AdminChecked { node, result: Ok(()) }, at(362));
+    assert!(!engine.is_progressing(PATIENCE, at(362)));
+    let (outcome, phases) = (Outcome::Failed(Failure::Refused), Phases::default());
+    let observation = Observation { started: at(1), finished: at(363), phases, outcome };
+    engine.handle(Input::Fetched { id: fetch, observation }, at(363));
+    assert!(engine.is_progressing(PATIENCE, at(363)));
+    // Whoever drives the engine has stopped doing so.
+    assert!(!engine.is_progressing(PATIENCE, at(363 + 700)));
+}
+
+#[test]
 fn another_plan_keeps_what_is_known_and_forgets_what_is_gone() {
     let mut world = World::new(plan(2, 1), |t, _| shown(blocked(t)), |_, _| shown("v1"));
     world.run_until(300);

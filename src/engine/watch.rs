@@ -8,8 +8,8 @@ use super::schedule::Grid;
 use super::{HistoryRecord, VerdictRecord};
 use crate::model::{NodeName, Timestamp, Version};
 use crate::verdict::{
-    Change, Comparison, Condition, FetchRequest, Limits, Observation, OriginHistory, ProbeResult,
-    Sight, State, Transition, Verdict,
+    Change, Comparison, Condition, Doubt, Fault, FetchRequest, Limits, Observation, OriginHistory,
+    ProbeResult, Sight, State, Transition, Verdict,
 };
 
 /// After so many conditional questions the origin is asked unconditionally once: some answer 304
@@ -54,6 +54,8 @@ pub(super) struct Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reason {
     Comparison(Comparison),
+    /// What the node serves is known to be old, and the origin is silent now.
+    OldBesides(Fault),
     Flapping,
     NodeDisagrees,
     NotACache,
@@ -166,7 +168,10 @@ impl Watch {
     ) -> Vec<Outcome> {
         self.round = None;
         self.finished_rounds += 1;
-        if finding.origin_agreed {
+        let at_odds = Comparison::Unverifiable(Doubt::OriginDisagrees);
+        if finding.comparisons.iter().any(|(_, comparison)| *comparison == at_odds) {
+            self.history.round_disagreed();
+        } else if finding.origin_agreed {
             self.history.round_agreed();
         }
         let limits = self.limits(once);
@@ -261,6 +266,9 @@ fn reason(
             Some(Reason::Flapping)
         }
         (Comparison::Differs { .. }, State::Unverifiable) => Some(Reason::NodeDisagrees),
+        (Comparison::OriginFailed { fault, .. }, State::Lagging | State::Stale) => {
+            Some(Reason::OldBesides(*fault))
+        }
         (Comparison::Same, _) => None,
         _ => Some(Reason::Comparison(comparison.clone())),
     }
@@ -278,6 +286,11 @@ impl std::fmt::Display for Reason {
             Self::Comparison(Comparison::OriginFailed { fault, .. }) => {
                 write!(f, "the origin: {fault}")
             }
+            Self::OldBesides(fault) => write!(
+                f,
+                "the node serves what the origin had stopped serving before it went silent (the \
+                 origin: {fault})"
+            ),
             Self::Flapping => f.write_str(
                 "the origin goes back and forth between versions: replicas out of step, or a deployment under way",
             ),

@@ -75,7 +75,12 @@ fn write_summary(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
         .filter(|(_, count)| *count > 0)
         .collect();
     counts.sort_by_key(|(state, _)| urgency(*state));
-    write!(page, "<p>{} endpoints at {} nodes:", snapshot.endpoints, snapshot.nodes.len())?;
+    let counted = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    let endpoints = counted(snapshot.endpoints, "endpoint");
+    write!(page, "<p>{endpoints} at {}:", counted(snapshot.nodes.len(), "node"))?;
     for (place, (state, count)) in counts.into_iter().enumerate() {
         let comma = if place == 0 { "" } else { "," };
         let label = state.label();

@@ -26,11 +26,12 @@ pub enum Fault {
     Permission,
     /// The file system is read-only.
     ReadOnly,
-    /// No space is left, or a quota or size limit is reached.
+    /// No space is left on the disk.
     Full,
     /// Another process holds the file: a second daemon on the same state directory.
     InUse,
-    /// Reading or writing failed in another way: ask the kernel's log.
+    /// Reading or writing failed in another way: a quota (EDQUOT) or a limit on file sizes (EFBIG)
+    /// is reached, which SQLite does not tell from a broken disk, or the kernel's log knows more.
     Io,
     /// The file was removed or replaced while it was in use.
     Vanished,
@@ -123,7 +124,9 @@ impl fmt::Display for Fault {
             Self::ReadOnly => "the file system is read-only",
             Self::Full => "no space is left",
             Self::InUse => "another process holds the file",
-            Self::Io => "the disk reported an error",
+            Self::Io => {
+                "the disk reported an error, or a quota or a limit on file sizes is reached"
+            }
             Self::Vanished => "the file is gone",
             Self::Row => "a stored record does not parse",
             Self::Other => "an unexpected error",

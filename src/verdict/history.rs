@@ -42,6 +42,8 @@ pub struct OriginHistory {
     seen: Vec<Seen>,
     returns: Vec<Timestamp>,
     steady_rounds: u32,
+    /// Whether the last round that heard of the origin found it at odds with itself.
+    disagreed: bool,
 }
 
 /// Parts of a history, as they are stored.
@@ -77,7 +79,7 @@ impl OriginHistory {
         if let Some(current) = parts.seen.last_mut() {
             current.superseded = None;
         }
-        Self { seen: parts.seen, returns: parts.returns, steady_rounds: 0 }
+        Self { seen: parts.seen, returns: parts.returns, steady_rounds: 0, disagreed: false }
     }
 
     /// Takes note of what the origin answered at `at`.
@@ -113,6 +115,13 @@ impl OriginHistory {
     /// Takes note that a whole round brought nothing but the current version from the origin.
     pub fn round_agreed(&mut self) {
         self.steady_rounds = self.steady_rounds.saturating_add(1);
+        self.disagreed = false;
+    }
+
+    /// Takes note that the origin differed from itself throughout a round.
+    pub fn round_disagreed(&mut self) {
+        self.steady_rounds = 0;
+        self.disagreed = true;
     }
 
     /// The version that the origin serves, as far as is known.
@@ -132,6 +141,12 @@ impl OriginHistory {
     #[must_use]
     pub fn is_flapping(&self, now: Timestamp) -> bool {
         self.recent_returns(now) >= 2 && !self.is_settled(now)
+    }
+
+    /// Whether the last that was heard of the origin is no ground to judge a node by.
+    #[must_use]
+    pub fn is_in_doubt(&self, now: Timestamp) -> bool {
+        self.disagreed || self.is_flapping(now)
     }
 
     /// Whether the origin has held still for long enough that old content in a cache is an alarm.

@@ -252,13 +252,17 @@ impl Verdict {
         now: Timestamp,
     ) -> State {
         let Some(node) = node else { return self.failed(State::OriginDown, limits) };
+        if history.is_in_doubt(now) && self.state != State::Stale {
+            // What could not be told while the origin spoke is not told by its silence.
+            return self.failed(State::OriginDown, limits);
+        }
         let superseded = history.superseded(node);
         let same_old = self.mismatch.as_ref().filter(|run| run.version == *node);
         if let Some(since) = superseded.or(same_old.map(|run| run.since)) {
             self.failures = 0;
             self.stale_since = Some(since);
-            // A silent origin cannot hold still; that it went back and forth is known all the same.
-            return self.graded(!history.is_flapping(now), limits, now);
+            // A silent origin cannot hold still; that it did not go back and forth is enough.
+            return self.graded(true, limits, now);
         }
         self.failed(State::OriginDown, limits)
     }
@@ -384,6 +388,22 @@ mod tests {
         assert_eq!(case.apply(60, &down), State::Lagging);
         assert_eq!(case.apply(90, &down), State::Stale);
         assert_eq!(case.staleness(90), Some(60));
+    }
+
+    #[test]
+    fn an_origin_that_cannot_be_verified_and_goes_down_raises_no_alarm() {
+        let mut case = Case::new();
+        case.round(0, "v1", "v1");
+        case.history.observe(&version("x1"), at(30));
+        case.history.round_disagreed();
+        let doubt = Comparison::Unverifiable(Doubt::OriginDisagrees);
+        assert_eq!(case.apply(30, &doubt), State::Unverifiable);
+        let down =
+            Comparison::OriginFailed { fault: Fault::Status(500), node: Some(version("v1")) };
+        for seconds in [60, 90, 120, 150] {
+            assert_ne!(case.apply(seconds, &down), State::Stale);
+        }
+        assert_eq!(case.verdict.state, State::OriginDown);
     }
 
     #[test]

@@ -63,8 +63,14 @@ fn snapshot(clock: Clock) -> Snapshot {
             last_probe: Some(now),
             last_fresh: Some(now),
             probes: [n as u64 * 7, 0, 0, 1, 2, 3, 4],
-            node_version: Some(Version { status: 200, mark: Mark::Body([7; 32]) }),
-            origin_version: Some(Version { status: 200, mark: Mark::Body([7; 32]) }),
+            node_version: Some(Version {
+                status: 200,
+                mark: Mark::Body([u8::try_from(n % 256).unwrap_or(0); 32]),
+            }),
+            origin_version: Some(Version {
+                status: 200,
+                mark: Mark::Body([u8::try_from(n % 256).unwrap_or(0); 32]),
+            }),
             reason: None,
         })
         .collect();

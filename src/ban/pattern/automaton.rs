@@ -50,7 +50,8 @@ pub(super) struct TooLarge;
 
 impl Automaton {
     pub(super) fn new(root: &Node) -> Result<Self, TooLarge> {
-        let mut builder = Builder { states: Vec::new(), bytes: Vec::new(), edges: 0 };
+        let mut builder =
+            Builder { states: Vec::with_capacity(64), bytes: Vec::with_capacity(64), edges: 0 };
         let fragment = builder.build(root)?;
         let entries = fragment
             .first
@@ -103,14 +104,7 @@ impl Builder {
                 Fragment { empty: 1, ..Fragment::default() }
             }
             Node::Set(bytes) => self.state(*bytes, None)?,
-            Node::Literal(text) => {
-                let mut whole = Fragment { empty: 1, ..Fragment::default() };
-                for &byte in text {
-                    let next = self.state(ByteSet::one(byte), None)?;
-                    whole = self.join(whole, next)?;
-                }
-                whole
-            }
+            Node::Literal(text) => self.literal(text)?,
             Node::Concat(nodes) => {
                 let mut whole = Fragment { empty: 1, ..Fragment::default() };
                 for node in nodes {
@@ -148,15 +142,40 @@ impl Builder {
         })
     }
 
+    /// One state behind the other: what `join` would make, without its detours.
+    fn literal(&mut self, text: &[u8]) -> Result<Fragment, TooLarge> {
+        let first = self.states.len();
+        for (at, &byte) in text.iter().enumerate() {
+            self.add_state(ByteSet::one(byte), None)?;
+            let Some(&next) = text.get(at + 1) else { break };
+            let edge = Edge { to: first + at + 1, bytes: ByteSet::one(next), twice: false };
+            if let Some(state) = self.states.last_mut() {
+                state.edges = vec![edge];
+            }
+        }
+        let end = |state| End { state, ways: 1, except: ByteSet::EMPTY };
+        Ok(match self.states.len().checked_sub(1) {
+            Some(last) if last >= first => {
+                Fragment { first: vec![end(first)], last: vec![end(last)], empty: 0 }
+            }
+            _ => Fragment { empty: 1, ..Fragment::default() },
+        })
+    }
+
     fn state(&mut self, bytes: ByteSet, bound: Option<u32>) -> Result<Fragment, TooLarge> {
         let state = self.states.len();
-        if state >= MAXIMUM_STATES {
+        self.add_state(bytes, bound)?;
+        let end = End { state, ways: 1, except: ByteSet::EMPTY };
+        Ok(Fragment { first: vec![end], last: vec![end], empty: 0 })
+    }
+
+    fn add_state(&mut self, bytes: ByteSet, bound: Option<u32>) -> Result<(), TooLarge> {
+        if self.states.len() >= MAXIMUM_STATES {
             return Err(TooLarge);
         }
         self.states.push(State { edges: Vec::new(), bound, choices: f64::INFINITY });
         self.bytes.push(bytes);
-        let end = End { state, ways: 1, except: ByteSet::EMPTY };
-        Ok(Fragment { first: vec![end], last: vec![end], empty: 0 })
+        Ok(())
     }
 
     fn repeat(&mut self, repeat: &Repeat) -> Result<Fragment, TooLarge> {
@@ -269,6 +288,9 @@ impl Builder {
                     continue;
                 }
                 let twice = from.ways > 1 || to.ways > 1;
+                if state.edges.is_empty() {
+                    state.edges.reserve_exact(2);
+                }
                 state.edges.push(Edge { to: to.state, bytes, twice });
                 self.edges += 1;
                 if self.edges > MAXIMUM_EDGES {

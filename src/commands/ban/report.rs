@@ -1,334 +1,286 @@
-//! What became of the bans, for people and for programs.
+//! What is said of a ban: for people on two streams, for programs as one document.
+
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use super::super::Exit;
-use super::super::output::{Format, Output, Untrusted, complain, complain_verbatim};
-use super::super::target::Nodes;
-use super::input::{Ban, Bans, Refused};
-use super::send::{NodeResult, Sent, is_unknown};
+use super::super::config_file::counted;
+use super::super::output::{Output, complain, complain_verbatim};
+use super::super::target::Chosen;
+use super::send::{NodeReport, State};
+use super::source::{Ban, Bans};
+use crate::ban::Warning;
 
-/// The form of the JSON document; raised when a field goes or changes its meaning.
+/// So many failing bans are named for a node; the rest are counted.
+const NAMED: usize = 20;
+
+/// The number of the JSON document's form: it grows when something is taken out or renamed.
 const SCHEMA: u32 = 1;
 
-/// So many failed bans of one node are shown each by itself.
-const SHOWN: usize = 20;
+/// Says why nothing was sent: each refused ban, with its place.
+pub(super) fn refused(bans: &Bans) {
+    for ban in &bans.bans {
+        for refusal in &ban.refusals {
+            let text = format!("{}refused ({}): {refusal}", bans.place(ban), refusal.code());
+            fail(&text);
+        }
+    }
+    if bans.bans.len() > 1 {
+        complain(format_args!(
+            "{} of {} bans refused: nothing was sent",
+            bans.refused(),
+            bans.bans.len()
+        ));
+    }
+}
 
+/// Says each kind of warning once, with its first place.
+pub(super) fn warned(bans: &Bans, dry_run: bool) {
+    let mut seen: Vec<(&Ban, &Warning, usize)> = Vec::new();
+    for ban in &bans.bans {
+        let mut codes = Vec::new();
+        for warning in &ban.warnings {
+            // The server knows best what it knows: its answer comes in a moment.
+            let needless = matches!(warning, Warning::NeedsVersion { .. }) && !dry_run;
+            if needless || codes.contains(&warning.code()) {
+                continue;
+            }
+            codes.push(warning.code());
+            match seen.iter_mut().find(|(_, known, _)| known.code() == warning.code()) {
+                Some((_, _, count)) => *count += 1,
+                None => seen.push((ban, warning, 1)),
+            }
+        }
+    }
+    for (ban, warning, count) in seen {
+        let others = match count - 1 {
+            0 => String::new(),
+            others => format!(" (and {} more like it)", counted(others, "ban")),
+        };
+        complain(format_args!(
+            "{}warning ({}): {warning}{others}",
+            bans.place(ban),
+            warning.code()
+        ));
+    }
+}
+
+/// Says what would be sent, and where.
+pub(super) fn planned(output: &mut Output, bans: &Bans, chosen: &Chosen) {
+    for node in &chosen.nodes {
+        let target = &node.target;
+        output.line(format_args!("would send to {} ({}):", target.node, target.address));
+        for ban in &bans.bans {
+            output.line(format_args!("  ban {}", ban.text));
+        }
+    }
+}
+
+/// Says how many bans each node took.
+pub(super) fn taken(output: &mut Output, bans: &Bans, reports: &[NodeReport]) {
+    for report in reports {
+        let taken = report.taken();
+        if let ([ban], 1) = (bans.bans.as_slice(), taken) {
+            output.line(format_args!("{}: taken: {}", report.node, ban.text));
+        } else if bans.bans.len() > 1 {
+            output.line(format_args!("{}: {taken} of {} bans taken", report.node, bans.bans.len()));
+        }
+    }
+    // Results before diagnostics, where both go to one terminal.
+    output.flush();
+}
+
+/// Says what failed, on stderr.
+pub(super) fn failed(bans: &Bans, chosen: &Chosen, reports: &[NodeReport]) {
+    let mut lost = false;
+    for report in reports {
+        failures_of(report, bans);
+        lost |= matches!(report.exit(), Exit::Unreachable | Exit::Secret);
+    }
+    if let Some(hint) = chosen.hint().filter(|_| lost) {
+        complain(hint);
+    }
+}
+
+fn failures_of(report: &NodeReport, bans: &Bans) {
+    // Bans that failed alike, such as all those that a lost connection took along, are one line.
+    let mut groups: Vec<(String, &Ban, usize)> = Vec::new();
+    let mut unnamed = 0;
+    for (state, ban) in report.states.iter().zip(&bans.bans) {
+        let Some(message) = state.message(&report.node) else { continue };
+        if let Some((_, _, count)) = groups.iter_mut().find(|(known, _, _)| *known == message) {
+            *count += 1;
+        } else if groups.len() < NAMED {
+            groups.push((message, ban, 1));
+        } else {
+            unnamed += 1;
+        }
+    }
+    for (message, ban, count) in groups {
+        let mut text = match (bans.bans.len(), count) {
+            (1, _) => message,
+            (_, 1) => format!("{}{message}", bans.place(ban)),
+            _ => format!("{message} ({})", counted(count, "ban")),
+        };
+        if report.retried > 0 {
+            let _ = write!(text, " (tried again {})", times(report.retried));
+        }
+        fail(&text);
+    }
+    if unnamed > 0 {
+        complain(format_args!("{}: {} more failed", report.node, counted(unnamed, "ban")));
+    }
+}
+
+fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
+/// A diagnostic that fails the command; on GitHub also one that shows at the top of the run.
+fn fail(text: &str) {
+    complain(text);
+    if std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true") {
+        let data = text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+        complain_verbatim(format_args!("::error title=purgewatch ban::{data}\n"));
+    }
+}
+
+impl NodeReport {
+    fn taken(&self) -> usize {
+        self.states.iter().filter(|state| matches!(state, State::Taken)).count()
+    }
+
+    /// The exit status that this node alone would give.
+    pub(super) fn exit(&self) -> Exit {
+        Exit::of_nodes(
+            self.states.iter().map(|state| state.failure().map_or(Exit::Done, |f| f.exit())),
+        )
+    }
+}
+
+/// The whole result as a program reads it.
 #[derive(Debug, Serialize)]
-struct Document<'a> {
+pub(super) struct Document<'a> {
     schema: u32,
-    /// What the process exits with.
-    exit_status: u8,
+    command: &'static str,
+    /// The exit status of the process.
+    exit: u8,
     dry_run: bool,
     interrupted: bool,
-    refused: Vec<RefusedLine<'a>>,
-    bans: Vec<BanLine<'a>>,
-    nodes: Vec<NodeLine<'a>>,
+    /// Why nothing was sent, when not the bans themselves are at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    bans: Vec<BanItem<'a>>,
+    nodes: Vec<NodeItem<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct RefusedLine<'a> {
+struct BanItem<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
-    text: &'a str,
+    expression: &'a str,
+    refusals: Vec<Remark>,
+    warnings: Vec<Remark>,
+}
+
+#[derive(Debug, Serialize)]
+struct Remark {
     code: &'static str,
     message: String,
+    /// The flag that sends the ban all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
     overridden_by: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
-struct BanLine<'a> {
-    line: Option<usize>,
-    expression: String,
-    command: std::borrow::Cow<'a, str>,
-    warnings: Vec<WarningLine>,
-}
-
-#[derive(Debug, Serialize)]
-struct WarningLine {
-    code: &'static str,
-    message: String,
-}
-
-#[derive(Debug, Serialize)]
-struct NodeLine<'a> {
+struct NodeItem<'a> {
     node: &'a str,
     address: String,
-    version: Option<&'a str>,
-    exit_status: u8,
+    exit: u8,
     taken: usize,
-    failed: usize,
-    /// Bans without any answer, when the command was interrupted.
-    unanswered: usize,
-    errors: Vec<ErrorLine>,
-    refused: Vec<RefusedLine<'a>>,
+    /// Failed and certainly not on the node's list.
+    not_taken: usize,
+    /// Failed, and nobody knows whether it is on the list.
+    unknown: usize,
+    retried: u32,
+    seconds: f64,
+    failures: Vec<FailureItem>,
 }
 
 #[derive(Debug, Serialize)]
-struct ErrorLine {
-    /// The index in `bans`, from 0.
+struct FailureItem {
+    /// Which ban: its place in `bans`, counted from 0.
     ban: usize,
-    line: Option<usize>,
     reason: &'static str,
-    /// `not_done`, or `unknown` where the ban may be on the node's list all the same.
     outcome: &'static str,
     message: String,
 }
 
-/// The report of one call.
-pub(super) struct Report<'a> {
-    format: Format,
-    bans: &'a Bans,
-}
-
-impl<'a> Report<'a> {
-    pub(super) fn new(format: Format, bans: &'a Bans) -> Self {
-        Self { format, bans }
-    }
-
-    /// What would be sent where.
-    pub(super) fn dry_run(&mut self, nodes: &Nodes) -> Exit {
-        let mut output = Output::stdout();
-        match self.format {
-            Format::Json => {
-                let nodes = nodes.targets.iter().map(|(target, _)| NodeLine {
-                    node: target.node.as_str(),
-                    address: target.address.to_string(),
-                    version: None,
-                    exit_status: Exit::Done.code(),
-                    taken: 0,
-                    failed: 0,
-                    unanswered: self.bans.bans.len(),
-                    errors: Vec::new(),
-                    refused: Vec::new(),
-                });
-                let nodes = nodes.collect();
-                output.json(&self.document(Exit::Done, nodes, true, false));
-            }
-            Format::Human => {
-                for ban in &self.bans.bans {
-                    output.line(format_args!("would send: {}", ban.expression));
-                    output.line(format_args!("  on the wire: {}", wire(ban)));
-                }
-                for (target, _) in &nodes.targets {
-                    output.line(format_args!("  to {} at {}", target.node, target.address));
-                }
-            }
-        }
-        output.finish(Exit::Done)
-    }
-
-    /// What became of them.
-    pub(super) fn sent(&mut self, sent: &Sent) -> Exit {
-        let exit = Exit::of_nodes(sent.nodes.iter().map(NodeResult::exit));
-        let exit = if sent.interrupted { Exit::Interrupted } else { exit };
-        let mut output = Output::stdout();
-        match self.format {
-            Format::Json => {
-                let nodes = sent.nodes.iter().map(|node| self.node_line(node)).collect();
-                output.json(&self.document(exit, nodes, false, sent.interrupted));
-            }
-            Format::Human => {
-                for node in &sent.nodes {
-                    self.node(&mut output, node);
-                }
-                if sent.interrupted {
-                    complain("interrupted; a ban that was sent may be on the list all the same");
-                }
-            }
-        }
-        if exit != Exit::Done {
-            annotate(sent);
-        }
-        output.finish(exit)
-    }
-
-    fn node(&self, output: &mut Output, result: &NodeResult) {
-        let node = &result.node;
-        refusals(Some(node.as_str()), &result.refused);
-        let (taken, all) = (result.taken(), self.bans.bans.len());
-        if taken > 0 || result.exit() == Exit::Done {
-            let text = match self.bans.bans.as_slice() {
-                [only] => format!("{node}: taken: {}", only.expression),
-                _ if taken == all => format!("{node}: {all} bans taken"),
-                _ => format!("{node}: {taken} of {all} bans taken"),
-            };
-            output.line(text);
-        }
-        // The same error again and again (a node that is not there) is said once.
-        let mut said: Vec<String> = Vec::new();
-        let mut hidden = 0;
-        for (at, error) in result.failures() {
-            let text = error.to_string();
-            let line = self.bans.bans.get(at).and_then(|ban| ban.line);
-            let one = matches!(error.kind, crate::admin::Kind::Rejected { .. });
-            if !one && said.contains(&text) {
-                continue;
-            }
-            if said.len() == SHOWN {
-                hidden += 1;
-                continue;
-            }
-            match line.filter(|_| one) {
-                Some(line) => complain(format_args!("line {line}: {text}")),
-                None => complain(&text),
-            }
-            said.push(text);
-        }
-        if hidden > 0 {
-            complain(format_args!("{node}: {hidden} more failed; --output json names them all"));
-        }
-        let unknown: Vec<String> = result
-            .failures()
-            .filter(|(_, error)| is_unknown(error))
-            .filter_map(|(at, _)| self.bans.bans.get(at)?.line.map(|line| line.to_string()))
-            .collect();
-        if let (Some(first), Some(last)) = (unknown.first(), unknown.last())
-            && self.bans.are_lines
-        {
-            let count = unknown.len();
-            complain(format_args!(
-                "{node}: {count} bans may or may not be on its list (lines {first} to {last}): \
-                 send them again, which does no harm"
-            ));
-        }
-        let unanswered = result.bans.iter().filter(|ban| ban.is_none()).count();
-        if unanswered > 0 && result.refused.is_empty() {
-            complain(format_args!("{node}: {unanswered} of {all} bans without an answer"));
-        }
-    }
-
-    fn node_line<'n>(&self, result: &'n NodeResult) -> NodeLine<'n> {
-        let errors: Vec<_> = result
-            .failures()
-            .map(|(at, error)| ErrorLine {
-                ban: at,
-                line: self.bans.bans.get(at).and_then(|ban| ban.line),
-                reason: error.label(),
-                outcome: if is_unknown(error) { "unknown" } else { "not_done" },
-                message: error.to_string(),
-            })
-            .collect();
-        NodeLine {
-            node: result.node.as_str(),
-            address: result.address.to_string(),
-            version: result.version.as_deref(),
-            exit_status: result.exit().code(),
-            taken: result.taken(),
-            failed: errors.len(),
-            unanswered: result.bans.iter().filter(|ban| ban.is_none()).count(),
-            errors,
-            refused: result.refused.iter().map(refused_line).collect(),
-        }
-    }
-
-    fn document<'d>(
-        &'d self,
+impl<'a> Document<'a> {
+    pub(super) fn new(
+        bans: &'a Bans,
+        reports: &'a [NodeReport],
         exit: Exit,
-        nodes: Vec<NodeLine<'d>>,
         dry_run: bool,
-        interrupted: bool,
-    ) -> Document<'d> {
-        let bans = self.bans.bans.iter().map(|ban| BanLine {
-            line: ban.line,
-            expression: ban.expression.to_string(),
-            command: wire(ban),
-            warnings: ban
-                .warnings
-                .iter()
-                .map(|warning| WarningLine { code: warning.code(), message: warning.to_string() })
-                .collect(),
-        });
-        Document {
+    ) -> Self {
+        Self {
             schema: SCHEMA,
-            exit_status: exit.code(),
+            command: "ban",
+            exit: exit.code(),
             dry_run,
-            interrupted,
-            refused: Vec::new(),
-            bans: bans.collect(),
-            nodes,
+            interrupted: exit == Exit::Interrupted,
+            error: None,
+            bans: bans.bans.iter().map(ban_item).collect(),
+            nodes: reports.iter().map(node_item).collect(),
         }
     }
 }
 
-/// Says why nothing is sent.
-pub(super) fn refused(mut output: Output, format: Format, refused: &[Refused]) -> Exit {
-    match format {
-        Format::Human => {
-            refusals(None, refused);
-            if refused.iter().any(|refused| refused.line.is_some()) {
-                let lines = refused.len();
-                complain(format_args!("{lines} refused: nothing was sent"));
-            }
-        }
-        Format::Json => output.json(&Document {
-            schema: SCHEMA,
-            exit_status: Exit::Usage.code(),
-            dry_run: false,
-            interrupted: false,
-            refused: refused.iter().map(refused_line).collect(),
-            bans: Vec::new(),
-            nodes: Vec::new(),
-        }),
-    }
-    output.finish(Exit::Usage)
-}
-
-/// Says what should be known of the bans before they are sent.
-pub(super) fn warned(bans: &[Ban]) {
-    let mut said = 0;
-    for ban in bans {
-        for warning in &ban.warnings {
-            said += 1;
-            if said <= SHOWN {
-                match ban.line {
-                    Some(line) => complain(format_args!("warning: line {line}: {warning}")),
-                    None => complain(format_args!("warning: {warning}")),
-                }
-            }
-        }
-    }
-    if said > SHOWN {
-        complain(format_args!("{} more warnings", said - SHOWN));
+fn ban_item(ban: &Ban) -> BanItem<'_> {
+    let refusals = ban.refusals.iter().map(|refusal| Remark {
+        code: refusal.code(),
+        message: refusal.to_string(),
+        overridden_by: refusal.overridden_by(),
+    });
+    let warnings = ban.warnings.iter().map(|warning| Remark {
+        code: warning.code(),
+        message: warning.to_string(),
+        overridden_by: None,
+    });
+    BanItem {
+        line: ban.line,
+        expression: &ban.text,
+        refusals: refusals.collect(),
+        warnings: warnings.collect(),
     }
 }
 
-fn refusals(node: Option<&str>, refused: &[Refused]) {
-    let node = node.map(|node| format!("{node}: ")).unwrap_or_default();
-    for Refused { line, refusal, .. } in refused {
-        let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-        let flag = match refusal.overridden_by() {
-            // Some say so themselves.
-            Some(flag) if !refusal.to_string().contains(flag) => format!("; {flag} sends it"),
-            _ => String::new(),
-        };
-        complain(format_args!("refused: {node}{line}{refusal}{flag}"));
-    }
-}
-
-fn refused_line(refused: &Refused) -> RefusedLine<'_> {
-    RefusedLine {
-        line: refused.line,
-        text: &refused.text,
-        code: refused.refusal.code(),
-        message: refused.refusal.to_string(),
-        overridden_by: refused.refusal.overridden_by(),
-    }
-}
-
-fn wire(ban: &Ban) -> std::borrow::Cow<'_, str> {
-    // Quoted, and so ASCII without controls; the line end is not for show.
-    String::from_utf8_lossy(ban.command.as_line().trim_ascii_end())
-}
-
-/// On GitHub's runners an error shows beside the job when it is written so (workflow commands).
-fn annotate(sent: &Sent) {
-    if std::env::var_os("GITHUB_ACTIONS").is_none_or(|value| value != "true") {
-        return;
-    }
-    for node in sent.nodes.iter().filter(|node| node.exit() != Exit::Done) {
-        let error = node.failures().next().map(|(_, error)| error.to_string());
-        let text = error.unwrap_or_else(|| format!("{}: no answer", node.node));
-        let text = Untrusted(&text).to_string().replace('%', "%25");
-        complain_verbatim(format_args!("::error title=purgewatch ban::{text}\n"));
+fn node_item(report: &NodeReport) -> NodeItem<'_> {
+    let failures: Vec<FailureItem> = report
+        .states
+        .iter()
+        .enumerate()
+        .filter_map(|(ban, state)| {
+            let failure = state.failure()?;
+            Some(FailureItem {
+                ban,
+                reason: failure.reason(),
+                outcome: if state.is_certain() { "not_taken" } else { "unknown" },
+                message: state.message(&report.node)?,
+            })
+        })
+        .collect();
+    let unknown = failures.iter().filter(|failure| failure.outcome == "unknown").count();
+    NodeItem {
+        node: report.node.as_str(),
+        address: report.address.to_string(),
+        exit: report.exit().code(),
+        taken: report.taken(),
+        not_taken: failures.len() - unknown,
+        unknown,
+        retried: report.retried,
+        seconds: report.took.as_secs_f64(),
+        failures,
     }
 }

@@ -1,334 +1,444 @@
-//! Sends the bans to every node at once, and keeps count of what became of each.
+//! Bans on their way to the nodes: all nodes at a time, one connection each, within one limit.
 
 use std::cell::Cell;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::stream;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, interval, sleep, timeout_at};
+use futures_util::{StreamExt as _, stream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::super::Exit;
-use super::input::{Bans, Refused};
-use crate::admin::{AdminError, Client, Fault, Kind, Options, Outcome, Retry, Stage, Target};
-use crate::ban::ServerVersion;
+use super::super::target::ChosenNode;
+use crate::admin::{AdminError, Client, Fault, Kind, Options, Outcome, Retry, Stage};
 use crate::clock::random_seed;
-use crate::model::{HostPort, NodeName};
-use crate::protocol::Verb;
+use crate::model::{HostPort, NodeName, format_duration};
+use crate::protocol::Command;
 
-/// Nodes that are served at a time.
+/// So many nodes are served at a time.
 const NODES_AT_A_TIME: usize = 64;
-
-/// The pause before the first retry; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Fewer bans are over before anybody reads a progress line.
+const WORTH_SHOWING: usize = 500;
 
-/// Limits of the whole command.
+/// The limits of one call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// How long it may take.
+    /// For everything, on all nodes.
     pub(super) total: Duration,
-    /// How often what can be tried again is.
+    /// How often a node is tried again where that can help.
     pub(super) retries: u32,
 }
 
-/// What became of the bans.
+/// How it went on one node.
 #[derive(Debug)]
-pub(super) struct Sent {
-    /// In the order of the nodes.
-    pub(super) nodes: Vec<NodeResult>,
-    pub(super) interrupted: bool,
-}
-
-/// What became of the bans at one node.
-#[derive(Debug, Clone)]
-pub(super) struct NodeResult {
+pub(super) struct NodeReport {
     pub(super) node: NodeName,
     pub(super) address: HostPort,
-    /// The server's version, once it is known.
-    pub(super) version: Option<String>,
-    /// For each ban: taken, or why not; `None` where there is no answer yet.
-    pub(super) bans: Vec<Option<Result<(), AdminError>>>,
-    /// Bans that this server does not know.
-    pub(super) refused: Arc<Vec<Refused>>,
+    /// One for each ban.
+    pub(super) states: Vec<State>,
+    /// Its connection, once it is this node's turn.
+    client: Option<Client>,
+    /// So many bans, counted from the first one, have been handed to the client.
+    handed: Cell<usize>,
+    /// How often it was tried again.
+    pub(super) retried: u32,
+    /// How long it took, from the start to its last answer.
+    pub(super) took: Duration,
 }
 
-impl NodeResult {
-    pub(super) fn taken(&self) -> usize {
-        self.bans.iter().filter(|ban| matches!(ban, Some(Ok(())))).count()
+/// Where a ban is.
+#[derive(Debug, Clone)]
+pub(super) enum State {
+    /// Nothing is known of it: not sent, or no answer yet.
+    Waiting,
+    /// On the node's list.
+    Taken,
+    /// It failed.
+    Failed {
+        /// Why, at the last attempt.
+        failure: Rc<Failure>,
+        /// Whether an attempt before that may have put it on the list all the same.
+        perhaps_before: bool,
+    },
+}
+
+/// Why a ban has no good end.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The client says so.
+    Admin(AdminError),
+    /// Not sent, because of how another ban went.
+    Withheld(AdminError),
+    /// The limit on the whole, or Ctrl-C, came before the answer.
+    Ended(End),
+    /// The same came before it was sent: at this step, or before its turn.
+    NotSent { end: End, stage: Option<Stage> },
+}
+
+/// What ended everything before its time.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
+    /// The limit on the whole was reached.
+    Limit(Duration),
+    /// Somebody pressed Ctrl-C.
+    Interrupt,
+}
+
+/// Sends every ban to every node.
+///
+/// # Errors
+/// When the runtime or the signal handler cannot be set up.
+pub(super) fn send(
+    nodes: &[ChosenNode],
+    commands: &[Command],
+    limits: Limits,
+) -> io::Result<(Vec<NodeReport>, bool)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(send_to_all(nodes, commands, limits))
+}
+
+async fn send_to_all(
+    nodes: &[ChosenNode],
+    commands: &[Command],
+    limits: Limits,
+) -> io::Result<(Vec<NodeReport>, bool)> {
+    let start = Instant::now();
+    let mut interrupts = Interrupts::listen()?;
+    let mut reports: Vec<NodeReport> = nodes
+        .iter()
+        .map(|node| NodeReport {
+            node: node.target.node.clone(),
+            address: node.target.address.clone(),
+            states: vec![State::Waiting; commands.len()],
+            client: None,
+            handed: Cell::new(0),
+            retried: 0,
+            took: Duration::ZERO,
+        })
+        .collect();
+    let progress = Progress::new(nodes.len() * commands.len());
+    let served = stream::iter(nodes.iter().zip(&mut reports).enumerate())
+        .map(|(at, (node, report))| {
+            let mut attempt = Attempt { node, commands, limits, start, progress: &progress, at };
+            async move { attempt.serve(report).await }
+        })
+        .buffer_unordered(NODES_AT_A_TIME)
+        .for_each(|()| std::future::ready(()));
+    let mut interrupted = false;
+    {
+        let mut served = pin!(timeout(limits.total, served));
+        let mut ticks = interval_at(start + progress.period(), progress.period());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut served => break,
+                () = interrupts.next() => {
+                    interrupted = true;
+                    break;
+                }
+                _ = ticks.tick(), if progress.is_shown() => progress.show(),
+            }
+        }
+    }
+    progress.clear();
+    let end = if interrupted { End::Interrupt } else { End::Limit(limits.total) };
+    for report in &mut reports {
+        report.end(end);
+        if report.took.is_zero() {
+            report.took = start.elapsed();
+        }
+    }
+    Ok((reports, interrupted))
+}
+
+impl NodeReport {
+    /// Settles what has no answer yet: what may have been sent, and what cannot have been.
+    fn end(&mut self, end: End) {
+        let client = self.client.take();
+        let connected = client.as_ref().is_some_and(Client::has_connected);
+        let stage = client.filter(|_| !connected).and_then(|client| client.stage());
+        let sent = if connected { self.handed.get() } else { 0 };
+        let [unknown, not_sent] =
+            [Failure::Ended(end), Failure::NotSent { end, stage }].map(Rc::new);
+        for (place, state) in self.states.iter_mut().enumerate() {
+            if matches!(state, State::Waiting) {
+                state.fail(if place < sent { &unknown } else { &not_sent });
+            }
+        }
+    }
+}
+
+/// The attempts on one node.
+struct Attempt<'a> {
+    node: &'a ChosenNode,
+    commands: &'a [Command],
+    limits: Limits,
+    start: Instant,
+    progress: &'a Progress,
+    /// The node's number, so that the pauses of several nodes differ.
+    at: usize,
+}
+
+impl Attempt<'_> {
+    async fn serve(&mut self, report: &mut NodeReport) {
+        let client = Client::new(self.node.target.clone(), self.options());
+        let mut random = fastrand::Rng::with_seed(random_seed() ^ self.at as u64);
+        let mut pause = FIRST_PAUSE;
+        report.client = Some(client.clone());
+        loop {
+            self.round(&client, &mut report.states, &report.handed).await;
+            report.took = self.start.elapsed();
+            let again = report.states.iter().any(State::may_be_retried);
+            let left = self.limits.total.saturating_sub(self.start.elapsed());
+            if !again || report.retried == self.limits.retries || left <= pause {
+                return;
+            }
+            sleep(pause.mul_f64(0.5 + random.f64() / 2.0)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            report.retried += 1;
+        }
     }
 
-    pub(super) fn failures(&self) -> impl Iterator<Item = (usize, &AdminError)> {
-        self.bans.iter().enumerate().filter_map(|(at, ban)| match ban {
-            Some(Err(error)) => Some((at, error)),
-            _ => None,
+    /// Each step gets a little less than the whole, so that what is reported is the step that
+    /// took too long, and not only that time was up.
+    fn options(&self) -> Options {
+        let usual = Options::default();
+        let most = self.limits.total.mul_f64(0.9);
+        let step = |limit: Duration| self.node.step_limit.unwrap_or(limit).min(most);
+        Options {
+            connect: step(usual.connect),
+            authenticate: step(usual.authenticate),
+            reply: step(usual.reply),
+            keep_alive: None,
+            ..usual
+        }
+    }
+
+    /// Sends every ban that is not on the list yet, once.
+    async fn round(&self, client: &Client, states: &mut [State], handed: &Cell<usize>) {
+        let pending: Vec<usize> =
+            (0..states.len()).filter(|&at| states.get(at).is_some_and(State::is_open)).collect();
+        let hand_over = |&at: &usize| {
+            handed.set(handed.get().max(at + 1));
+            self.commands.get(at).cloned()
+        };
+        let commands = pending.iter().filter_map(hand_over);
+        let mut batch = client.batch(stream::iter(commands));
+        let mut places = pending.iter();
+        while let Some(result) = batch.next().await {
+            let Some(&place) = places.next() else { return };
+            let Some(state) = states.get_mut(place) else { return };
+            let error = match result {
+                Ok(_) => {
+                    self.progress.advance();
+                    *state = State::Taken;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let hopeless = ends_the_round(&error);
+            let withheld = Rc::new(Failure::Withheld(error.clone()));
+            let failure = Rc::new(Failure::Admin(error));
+            state.fail(&failure);
+            if hopeless {
+                // Those that were handed over already may have gone out with it.
+                let sent = handed.get();
+                for &rest in places {
+                    if let Some(state) = states.get_mut(rest) {
+                        state.fail(if rest < sent { &failure } else { &withheld });
+                    }
+                }
+                return;
+            }
+        }
+    }
+}
+
+impl State {
+    /// Whether it is still to be sent: not taken, and not rejected for good.
+    fn is_open(&self) -> bool {
+        match self {
+            Self::Waiting => true,
+            Self::Taken => false,
+            Self::Failed { .. } => self.may_be_retried(),
+        }
+    }
+
+    /// Notes a failure. That an earlier one left open whether the ban is on the list stays true.
+    fn fail(&mut self, failure: &Rc<Failure>) {
+        let perhaps_before = matches!(self, Self::Failed { .. }) && !self.is_certain();
+        *self = Self::Failed { failure: Rc::clone(failure), perhaps_before };
+    }
+
+    /// Bans may be repeated: the same ban twice does no harm.
+    fn may_be_retried(&self) -> bool {
+        match self {
+            Self::Failed { failure, .. } => match &**failure {
+                Failure::Admin(error) | Failure::Withheld(error) => error.retry() != Retry::Never,
+                Failure::Ended(_) | Failure::NotSent { .. } => false,
+            },
+            Self::Waiting | Self::Taken => false,
+        }
+    }
+
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Failed { failure, .. } => Some(failure),
+            Self::Waiting | Self::Taken => None,
+        }
+    }
+
+    /// Whether it is certain where the ban is: on the list, or not.
+    pub(super) fn is_certain(&self) -> bool {
+        match self {
+            Self::Failed { failure, perhaps_before } => !perhaps_before && failure.is_certain(),
+            Self::Taken => true,
+            Self::Waiting => false,
+        }
+    }
+
+    /// What happened to a ban that failed, with the node's name in front.
+    pub(super) fn message(&self, node: &NodeName) -> Option<String> {
+        let Self::Failed { failure, perhaps_before } = self else { return None };
+        let mut message = failure.message(node);
+        if *perhaps_before && failure.is_certain() {
+            message.push_str("; whether an earlier attempt carried it out is unknown");
+        }
+        Some(message)
+    }
+}
+
+/// Whether the other bans would fare alike: there is no connection, or it cannot be relied on.
+fn ends_the_round(error: &AdminError) -> bool {
+    let not_connected = !matches!(error.stage, Stage::Command(_));
+    not_connected || matches!(error.kind, Kind::ForeignReply { .. } | Kind::UnaskedReply { .. })
+}
+
+impl Failure {
+    /// A stable name for programs.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Admin(error) | Self::Withheld(error) => error.label(),
+            Self::Ended(end) | Self::NotSent { end, .. } => match end {
+                End::Limit(_) => "deadline",
+                End::Interrupt => "interrupted",
+            },
+        }
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Admin(error) | Self::Withheld(error) => match error.fault() {
+                Fault::Unreachable | Fault::Unreliable => Exit::Unreachable,
+                Fault::Secret => Exit::Secret,
+                Fault::Rejected { .. } => Exit::Rejected,
+                Fault::ChildNotRunning => Exit::CacheDown,
+            },
+            Self::Ended(end) | Self::NotSent { end, .. } => match end {
+                End::Limit(_) => Exit::Unreachable,
+                End::Interrupt => Exit::Interrupted,
+            },
+        }
+    }
+
+    /// Whether this attempt certainly did not put the ban on the list.
+    fn is_certain(&self) -> bool {
+        match self {
+            Self::Admin(error) => error.outcome() == Outcome::NotDone,
+            Self::Withheld(_) | Self::NotSent { .. } => true,
+            Self::Ended(_) => false,
+        }
+    }
+
+    fn message(&self, node: &NodeName) -> String {
+        match self {
+            Self::Admin(error) => error.to_string(),
+            // Without a connection all fare alike, sent or not: they are one line.
+            Self::Withheld(error) if error.outcome() == Outcome::NotDone => error.to_string(),
+            Self::Withheld(_) => {
+                format!("{node}: not sent, because the replies of this node cannot be relied on")
+            }
+            Self::Ended(End::Limit(limit)) => format!(
+                "{node}: no answer when the limit of {} was reached; whether it was carried out \
+                 is unknown",
+                format_duration(*limit)
+            ),
+            Self::Ended(End::Interrupt) => {
+                format!("{node}: interrupted; whether it was carried out is unknown")
+            }
+            Self::NotSent { end, stage } => {
+                let step = stage.as_ref().map(|stage| format!("{stage}: ")).unwrap_or_default();
+                match end {
+                    End::Limit(limit) => {
+                        let limit = format_duration(*limit);
+                        format!("{node}: {step}the limit of {limit} was reached; nothing was sent")
+                    }
+                    End::Interrupt => format!("{node}: {step}interrupted; nothing was sent"),
+                }
+            }
+        }
+    }
+}
+
+/// Ctrl-C, and the signal by which CI systems end a job.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
         })
     }
 
-    /// The status of this node alone.
-    pub(super) fn exit(&self) -> Exit {
-        if !self.refused.is_empty() {
-            return Exit::Usage;
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-        let failed = self.failures().map(|(_, error)| match error.fault() {
-            Fault::Unreachable | Fault::Unreliable => Exit::Unreachable,
-            Fault::Secret => Exit::Secret,
-            Fault::Rejected { .. } => Exit::Rejected,
-            Fault::ChildNotRunning => Exit::CacheDown,
-        });
-        let unanswered = self.bans.iter().any(Option::is_none);
-        let unanswered = unanswered.then_some(Exit::Unreachable);
-        failed.chain(unanswered).max().unwrap_or(Exit::Done)
     }
 }
 
-/// What is known of one node, shared with whoever reports when the command is interrupted.
-type Shared = Arc<Mutex<NodeResult>>;
-
-fn lock(shared: &Shared) -> MutexGuard<'_, NodeResult> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+/// How many bans were taken, shown on a terminal while it goes on.
+struct Progress {
+    taken: Cell<usize>,
+    total: usize,
+    shown: bool,
 }
 
-/// Sends every ban to every node, within the limits or until Ctrl-C.
-pub(super) async fn send(targets: Vec<(Target, Duration)>, bans: &Bans, limits: Limits) -> Sent {
-    let deadline = Instant::now() + limits.total;
-    let places = Semaphore::new(NODES_AT_A_TIME);
-    let mut results: Vec<Shared> = Vec::new();
-    let mut nodes = FuturesUnordered::new();
-    for (target, step) in targets {
-        let result = Arc::new(Mutex::new(NodeResult {
-            node: target.node.clone(),
-            address: target.address.clone(),
-            version: None,
-            bans: vec![None; bans.bans.len()],
-            refused: Arc::default(),
-        }));
-        results.push(Arc::clone(&result));
-        let places = &places;
-        nodes.push(async move {
-            // Never closed, so there is always a place in the end.
-            let _place = places.acquire().await;
-            Node::new(target, step, bans, result, limits, deadline).serve().await;
-        });
-    }
-    let all = async { while nodes.next().await.is_some() {} };
-    let interrupted = tokio::select! {
-        biased;
-        // When signals cannot be received, Ctrl-C ends the process at once, as it always does.
-        Ok(()) = tokio::signal::ctrl_c() => true,
-        () = all => false,
-        () = show_progress(&results, bans.bans.len()) => false,
-    };
-    let nodes = results.iter().map(|result| lock(result).clone()).collect();
-    Sent { nodes, interrupted }
-}
-
-/// One node, while it is being served.
-struct Node<'a> {
-    client: Client,
-    bans: &'a Bans,
-    result: Shared,
-    limits: Limits,
-    deadline: Instant,
-}
-
-impl<'a> Node<'a> {
-    fn new(
-        target: Target,
-        step: Duration,
-        bans: &'a Bans,
-        result: Shared,
-        limits: Limits,
-        deadline: Instant,
-    ) -> Self {
-        // Each step within the whole, so that one that fails can say what its failure looks like.
-        let most = limits.total.mul_f64(0.8);
-        let (step, usual) = (step.min(most), Options::default());
-        let options = Options {
-            connect: step,
-            authenticate: step,
-            reply: usual.reply.min(most),
-            keep_alive: None,
-            ..usual
-        };
-        Self { client: Client::new(target, options), bans, result, limits, deadline }
+impl Progress {
+    fn new(total: usize) -> Self {
+        let shown = total >= WORTH_SHOWING && io::stderr().is_terminal();
+        Self { taken: Cell::new(0), total, shown }
     }
 
-    /// Sends what has no good answer yet, again and again while that can help.
-    async fn serve(&self) {
-        let mut random = fastrand::Rng::with_seed(random_seed());
-        let mut pause = FIRST_PAUSE;
-        for attempt in 0..=self.limits.retries {
-            let again = self.attempt().await;
-            if !again || attempt == self.limits.retries {
-                return;
-            }
-            let next = Instant::now() + pause.mul_f64(0.5 + random.f64());
-            if next >= self.deadline {
-                return;
-            }
-            sleep(next.saturating_duration_since(Instant::now())).await;
-            pause *= 2;
+    fn period(&self) -> Duration {
+        Duration::from_millis(200)
+    }
+
+    fn is_shown(&self) -> bool {
+        self.shown
+    }
+
+    fn advance(&self) {
+        self.taken.set(self.taken.get() + 1);
+    }
+
+    fn show(&self) {
+        let _ = write!(io::stderr().lock(), "\r{} of {} bans taken", self.taken.get(), self.total);
+    }
+
+    fn clear(&self) {
+        if self.shown {
+            let _ = write!(io::stderr().lock(), "\r\x1b[K");
         }
     }
-
-    /// One attempt. Returns whether another one can help.
-    async fn attempt(&self) -> bool {
-        if self.bans.need_version() && !self.knows_version().await {
-            return self.can_retry();
-        }
-        let open: Vec<usize> = {
-            let result = lock(&self.result);
-            if !result.refused.is_empty() {
-                return false;
-            }
-            let open = |ban: &Option<Result<(), AdminError>>| match ban {
-                None => true,
-                Some(Ok(())) => false,
-                Some(Err(error)) => error.retry() != Retry::Never,
-            };
-            result.bans.iter().enumerate().filter(|(_, b)| open(b)).map(|(at, _)| at).collect()
-        };
-        match open.as_slice() {
-            [only] => self.send_one(*only).await,
-            _ => self.send_many(&open).await,
-        }
-        self.can_retry()
-    }
-
-    fn can_retry(&self) -> bool {
-        let result = lock(&self.result);
-        result.failures().any(|(_, error)| error.retry() != Retry::Never)
-    }
-
-    /// Learns the server's version and refuses what it does not know.
-    async fn knows_version(&self) -> bool {
-        match timeout_at(self.deadline, self.client.connect()).await {
-            Ok(Ok(greeting)) => {
-                let Some(version) = greeting.version else { return true };
-                let refused = version.numbers().map(|(major, minor, _)| {
-                    self.bans.refusals_for(ServerVersion::new(major, minor))
-                });
-                let mut result = lock(&self.result);
-                result.version = Some(version.as_str().to_owned());
-                result.refused = Arc::new(refused.unwrap_or_default());
-                true
-            }
-            Ok(Err(error)) => {
-                self.fail_open(&error);
-                false
-            }
-            Err(_) => {
-                self.fail_open(&self.overdue());
-                false
-            }
-        }
-    }
-
-    async fn send_one(&self, at: usize) {
-        let Some(ban) = self.bans.bans.get(at) else { return };
-        let answer = timeout_at(self.deadline, self.client.ban(ban.command.clone())).await;
-        match answer {
-            Ok(answer) => self.note(at, answer),
-            Err(_) => self.note_unanswered(at, &self.overdue()),
-        }
-    }
-
-    /// Sends many in a pipeline. After a failure that is not about one ban alone, no further ones
-    /// are sent: they would fail alike.
-    async fn send_many(&self, open: &[usize]) {
-        let broken = Rc::new(Cell::new(false));
-        let commands = open
-            .iter()
-            .take_while(|_| !broken.get())
-            .filter_map(|at| self.bans.bans.get(*at).map(|ban| ban.command.clone()));
-        let mut batch = self.client.batch(stream::iter(commands));
-        let mut last: Option<AdminError> = None;
-        for (place, at) in open.iter().enumerate() {
-            let answer = match timeout_at(self.deadline, batch.next()).await {
-                Ok(Some(answer)) => answer.map(drop),
-                Ok(None) => break,
-                Err(_) => {
-                    // Those under way may have been taken; the others were never sent.
-                    let error = self.overdue();
-                    for at in open.iter().skip(place).take(batch.in_flight()) {
-                        self.note_unanswered(*at, &error);
-                    }
-                    let kind = Kind::Waiting { limit: self.limits.total };
-                    last = Some(AdminError { kind, ..error });
-                    break;
-                }
-            };
-            if let Err(error) = &answer
-                && !matches!(error.kind, Kind::Rejected { .. })
-            {
-                broken.set(true);
-                last = Some(error.clone());
-            }
-            self.note(*at, answer);
-        }
-        if let Some(error) = last {
-            self.fail_open(&error);
-        }
-    }
-
-    fn note(&self, at: usize, answer: Result<(), AdminError>) {
-        if let Some(place) = lock(&self.result).bans.get_mut(at) {
-            *place = Some(answer);
-        }
-    }
-
-    /// Notes that there was no answer in time, unless an earlier attempt ended in an error: that
-    /// one says more.
-    fn note_unanswered(&self, at: usize, error: &AdminError) {
-        if let Some(place @ None) = lock(&self.result).bans.get_mut(at) {
-            *place = Some(Err(error.clone()));
-        }
-    }
-
-    /// Notes this error for every ban that has no answer.
-    fn fail_open(&self, error: &AdminError) {
-        for at in 0..self.bans.bans.len() {
-            self.note_unanswered(at, error);
-        }
-    }
-
-    /// The limit on the whole passed: at which step, the client knows.
-    fn overdue(&self) -> AdminError {
-        let stage = self.client.stage().unwrap_or(Stage::Command(Verb::BAN));
-        let kind = Kind::Deadline { limit: self.limits.total };
-        AdminError { node: self.client.node().clone(), stage, kind }
-    }
-}
-
-/// Counts the bans on stderr, on a terminal and for a batch only. Never ends.
-async fn show_progress(results: &[Shared], bans: usize) {
-    if bans < 100 || !std::io::stderr().is_terminal() {
-        return std::future::pending().await;
-    }
-    let _clear = ClearLine;
-    let mut ticks = interval(Duration::from_millis(100));
-    ticks.tick().await;
-    loop {
-        ticks.tick().await;
-        let taken: usize = results.iter().map(|result| lock(result).taken()).sum();
-        let all = bans.saturating_mul(results.len());
-        // There is nobody to tell when the terminal is gone.
-        let _ = write!(std::io::stderr(), "\r{taken} of {all} bans taken");
-    }
-}
-
-struct ClearLine;
-
-impl Drop for ClearLine {
-    fn drop(&mut self) {
-        let _ = write!(std::io::stderr(), "\r\u{1b}[K");
-    }
-}
-
-/// Whether the ban may be on the node's list although there was no good answer.
-pub(super) fn is_unknown(error: &AdminError) -> bool {
-    error.outcome() == Outcome::Unknown
 }

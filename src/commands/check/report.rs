@@ -95,7 +95,7 @@ fn table(subject: &Subject, snapshot: &Snapshot, colour: bool) -> String {
     }
     let mut text = String::new();
     for line in table.lines() {
-        text.push_str(line.trim_end());
+        text.push_str(line.trim());
         text.push('\n');
     }
     if colour {
@@ -108,9 +108,12 @@ fn table(subject: &Subject, snapshot: &Snapshot, colour: bool) -> String {
     }
     for target in &snapshot.targets {
         if let Some(reason) = &target.reason {
-            let (endpoint, node) = (subject.title(&target.endpoint), &target.node);
-            let (state, reason) = (target.state.label(), Untrusted(reason));
-            text.push_str(&format!("{endpoint} at {node}: {state}: {reason}\n"));
+            let mut name = subject.title(&target.endpoint);
+            if target.variant != VariantName::default() {
+                name = format!("{name} ({})", target.variant);
+            }
+            let (node, state, reason) = (&target.node, target.state.label(), Untrusted(reason));
+            text.push_str(&format!("{name} at {node}: {state}: {reason}\n"));
         }
     }
     text

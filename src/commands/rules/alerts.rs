@@ -67,8 +67,12 @@ fn intervals(count: u32, interval: Duration, least: Duration) -> Duration {
 fn stale(least: Duration) -> Alert {
     Alert {
         name: "PurgewatchEndpointStale",
-        expression: "purgewatch_endpoint_staleness_seconds > purgewatch_endpoint_max_stale_seconds"
-            .to_owned(),
+        // The state and not the bare comparison: an origin that has not held still yet is no
+        // alarm, however long the cache has lagged behind it.
+        expression:
+            "purgewatch_endpoint_staleness_seconds > purgewatch_endpoint_max_stale_seconds \
+                     and ignoring (state) purgewatch_endpoint_state{state=\"stale\"} == 1"
+                .to_owned(),
         wait: least,
         severity: Severity::Critical,
         summary: "{{ $labels.node }} serves an old version of {{ $labels.endpoint }}".to_owned(),
