@@ -426,7 +426,7 @@ impl Engine {
             budget.waiting.pop_front();
             let Some(watch) = self.watch(at) else { continue };
             let confirming = watch.round.as_ref().is_some_and(Round::is_confirming);
-            let request = if confirming { watch.confirmation() } else { watch.origin_request() };
+            let request = if confirming { watch.confirmation() } else { watch.origin_request(now) };
             let due = if confirming { now } else { watch.due };
             self.fetch(at, None, Side::Origin(name.clone()), request, due, now);
         }
@@ -452,9 +452,9 @@ impl Engine {
         let Some(Pending { watch: at, place, .. }) = self.pending.remove(&id) else { return };
         let Some(watch) = self.watch(at) else { return };
         if let Some(place) = place {
-            let sight = watch.node_seen(place, observation);
+            let (sight, is_old) = watch.node_seen(place, observation, now);
             let Some(round) = &mut watch.round else { return };
-            let step = round.node(place, sight);
+            let step = round.node(place, sight, is_old);
             self.take_step(at, step, now);
             return;
         }

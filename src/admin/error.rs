@@ -341,9 +341,10 @@ impl fmt::Display for Reason<'_> {
             Kind::SecretUnreadable { path, reason } => {
                 write!(f, "cannot read {}: {reason}", path.display())
             }
-            Kind::SecretRequired => {
-                f.write_str("the server asks for a secret and none was given: name its secret file")
-            }
+            Kind::SecretRequired => f.write_str(
+                "the server asks for a secret and none was given: name its secret file (-S FILE, \
+                 or secret_file in a configuration)",
+            ),
             Kind::SecretRefused { status, body, file, ends_with_newline } => {
                 refused(f, *status, body, file.as_ref(), *ends_with_newline)
             }

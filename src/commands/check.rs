@@ -19,7 +19,7 @@ use crate::daemon::{Driver, Event, Peers, plan};
 use crate::engine::{Engine, Restored, Snapshot};
 use crate::model::parse_duration;
 use crate::systemd::Credentials;
-use crate::verdict::State;
+use crate::verdict::{ProbeResult, State};
 
 /// Compare what nodes serve with what the origin serves, now.
 ///
@@ -76,7 +76,8 @@ Examples:
       http://rec.example.com/api/v1/recommendations/
 
 Exit status: 0 all fresh; 1 old content was found; 2 usage or configuration; 3 a node or the
-origin did not answer, or what they serve cannot be compared; 130 interrupted.";
+origin did not answer, what they serve cannot be compared, or the node is no cache; 130
+interrupted.";
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
     let subject = match Subject::of(arguments) {
@@ -140,6 +141,8 @@ async fn compare(subject: &Subject, limit: Duration) -> Result<(Snapshot, bool),
 /// The worst of what was found.
 fn exit(snapshot: &Snapshot) -> Exit {
     Exit::of_nodes(snapshot.targets.iter().map(|target| match target.state {
+        // That two servers agree proves nothing of a cache when neither is one.
+        State::Fresh if target.probes_with(ProbeResult::NotACache) > 0 => Exit::Unreachable,
         State::Fresh => Exit::Done,
         State::Lagging | State::Stale => Exit::Stale,
         State::Unknown | State::Unverifiable | State::CacheDown | State::OriginDown => {

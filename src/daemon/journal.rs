@@ -7,6 +7,7 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use crate::config::{LoadError, Report, Severity};
+use crate::engine::TargetSnapshot;
 use crate::model::{EndpointName, NodeName, VariantName, format_duration};
 use crate::verdict::{State, Transition};
 
@@ -31,6 +32,10 @@ pub(super) fn changed(
             "{name} at {node} is stale, for {} at least{why}",
             format_duration(transition.staleness.unwrap_or_default())
         ),
+        State::Fresh if transition.from == State::Stale => format!(
+            "{name} at {node} is fresh again; it had been stale for {} at least",
+            format_duration(transition.staleness.unwrap_or_default())
+        ),
         State::Fresh if transition.from != State::Unknown => {
             format!("{name} at {node} is fresh again, having been {from} for {after}")
         }
@@ -48,6 +53,16 @@ pub(super) fn changed(
         State::Fresh | State::Lagging | State::Unknown => {
             info!(endpoint, variant, node, from, to, staleness, "{text}");
         }
+    }
+}
+
+/// A state that was carried over from before a restart, where it is one to know of.
+pub(super) fn carried_over(target: &TargetSnapshot) {
+    if matches!(target.state, State::Stale | State::Lagging | State::CacheDown) {
+        let (endpoint, node, state) = (&target.endpoint, &target.node, target.state.label());
+        let staleness = target.staleness.map(format_duration);
+        let staleness = staleness.map(|s| format!(", for {s} at least")).unwrap_or_default();
+        warn!("{endpoint} at {node} was {state} before the restart{staleness}");
     }
 }
 

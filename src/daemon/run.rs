@@ -1,11 +1,11 @@
 //! The daemon from its start to its end: bind, ready, run, reload, drain.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
@@ -57,6 +57,7 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
     let credentials = Credentials::from_environment();
     let peers = Arc::new(Peers::new(&config, &Peers::default(), &credentials, clock)?);
     let signals = Signals::new().map_err(RunError::Signals)?;
+    let listener = expose::bind(config.daemon.listen).await?;
     let (store, restored, problems) = Store::open(&config.daemon.state_dir, clock);
     for problem in &problems {
         warn!("{}", journal::chain(problem));
@@ -71,7 +72,7 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
     let (asker, questions) = mpsc::channel(QUESTIONS);
     let readiness = Readiness::starting();
     let surface = surface(&metrics, &store, asker, readiness.clone(), clock);
-    let listener = Listener::start(config.daemon.listen, surface).await?;
+    let listener = Listener::start(listener, surface)?;
 
     let mut daemon = Daemon {
         path: path.to_owned(),
@@ -84,6 +85,9 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
         driver,
         notifier: notifier(),
     };
+    for target in &daemon.driver.snapshot().targets {
+        journal::carried_over(target);
+    }
     readiness.set_ready();
     let status = daemon.status();
     info!("watching {status} on http://{}/", daemon.config.daemon.listen);
@@ -277,21 +281,19 @@ struct Listener {
 }
 
 impl Listener {
-    async fn start(address: SocketAddr, surface: Arc<Surface>) -> Result<Self, RunError> {
+    fn start(listener: TcpListener, surface: Arc<Surface>) -> Result<Self, RunError> {
+        let listener = listener.into_std().map_err(RunError::Thread)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(RunError::Thread)?;
         let (stop, stopped) = oneshot::channel::<()>();
         let (end, ended) = oneshot::channel::<()>();
-        let (tell, bound) = oneshot::channel();
         let serve = async move {
-            let listener = match expose::bind(address).await {
+            let listener = match TcpListener::from_std(listener) {
                 Ok(listener) => listener,
-                Err(fault) => return drop(tell.send(Err(fault))),
+                Err(fault) => return error!("the listener cannot be served: {fault}"),
             };
-            // Whoever started this waits for the answer, or is gone, and then so is `stop`.
-            let _ = tell.send(Ok(()));
             let shutdown = async {
                 let _ = stopped.await;
             };
@@ -302,11 +304,7 @@ impl Listener {
             .name("listener".to_owned())
             .spawn(move || runtime.block_on(serve))
             .map_err(RunError::Thread)?;
-        match bound.await {
-            Ok(Ok(())) => Ok(Self { stop, ended }),
-            Ok(Err(fault)) => Err(fault.into()),
-            Err(_) => Err(RunError::Thread(io::Error::other("the listener ended at once"))),
-        }
+        Ok(Self { stop, ended })
     }
 
     /// Lets answers under way end, within the deadline.

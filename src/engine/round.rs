@@ -11,8 +11,9 @@ const ATTEMPTS: u8 = 2;
 pub(super) struct Round {
     stage: Stage,
     before: Sight,
-    /// The places that are compared in this sandwich, with what their nodes showed.
-    compared: Vec<(usize, Option<Sight>)>,
+    /// The places that are compared in this sandwich, with what their nodes showed, and whether
+    /// that is known to be old.
+    compared: Vec<(usize, Option<(Sight, bool)>)>,
     done: Vec<(usize, Comparison)>,
     attempt: u8,
     /// The version that every answer of the origin in this round had, so far.
@@ -99,11 +100,11 @@ impl Round {
         }
     }
 
-    /// The node at `place` showed this.
-    pub(super) fn node(&mut self, place: usize, sight: Sight) -> Step {
+    /// The node at `place` showed this; `is_old` as in [`compare`].
+    pub(super) fn node(&mut self, place: usize, sight: Sight, is_old: bool) -> Step {
         for (at, seen) in &mut self.compared {
             if *at == place {
-                *seen = Some(sight);
+                *seen = Some((sight, is_old));
                 break;
             }
         }
@@ -112,10 +113,12 @@ impl Round {
         }
         let compared = std::mem::take(&mut self.compared);
         for (place, seen) in compared {
-            let Some(seen) = seen else { continue };
-            match compare(&self.before, &seen, None) {
+            let Some((seen, is_old)) = seen else { continue };
+            match compare(&self.before, &seen, None, is_old) {
                 Sandwich::Done(comparison) => self.done.push((place, comparison)),
-                Sandwich::Confirm | Sandwich::Unsettled => self.compared.push((place, Some(seen))),
+                Sandwich::Confirm | Sandwich::Unsettled => {
+                    self.compared.push((place, Some((seen, is_old))));
+                }
             }
         }
         if self.compared.is_empty() {
@@ -130,8 +133,8 @@ impl Round {
         let compared = std::mem::take(&mut self.compared);
         let mut again = Vec::new();
         for (place, seen) in compared {
-            let Some(seen) = seen else { continue };
-            let comparison = match compare(&self.before, &seen, Some(after)) {
+            let Some((seen, is_old)) = seen else { continue };
+            let comparison = match compare(&self.before, &seen, Some(after), is_old) {
                 Sandwich::Done(comparison) => comparison,
                 Sandwich::Confirm | Sandwich::Unsettled if self.attempt < ATTEMPTS => {
                     again.push(place);
@@ -184,17 +187,17 @@ mod tests {
         let (mut round, step) = Round::begin(2);
         assert_eq!(step, Step::AskOrigin);
         assert_eq!(round.origin(tag("a")), Step::AskNodes(vec![0, 1]));
-        assert_eq!(round.node(1, tag("a")), Step::Wait);
+        assert_eq!(round.node(1, tag("a"), false), Step::Wait);
         let same = vec![(0, Comparison::Same), (1, Comparison::Same)];
-        assert_eq!(round.node(0, tag("a")), finished(same, true));
+        assert_eq!(round.node(0, tag("a"), false), finished(same, true));
     }
 
     #[test]
     fn only_the_node_that_differs_waits_for_the_confirmation() {
         let (mut round, _) = Round::begin(2);
         round.origin(tag("b"));
-        round.node(0, tag("b"));
-        assert_eq!(round.node(1, tag("a")), Step::ConfirmOrigin);
+        round.node(0, tag("b"), false);
+        assert_eq!(round.node(1, tag("a"), false), Step::ConfirmOrigin);
         assert!(round.is_confirming());
         let differs = Comparison::Differs { node: version("a") };
         let found = vec![(0, Comparison::Same), (1, differs)];
@@ -205,18 +208,18 @@ mod tests {
     fn an_origin_that_changed_in_between_gets_another_sandwich() {
         let (mut round, _) = Round::begin(1);
         round.origin(tag("a"));
-        assert_eq!(round.node(0, tag("old")), Step::ConfirmOrigin);
+        assert_eq!(round.node(0, tag("old"), false), Step::ConfirmOrigin);
         assert_eq!(round.origin(tag("b")), Step::AskNodes(vec![0]));
-        assert_eq!(round.node(0, tag("b")), finished(vec![(0, Comparison::Same)], false));
+        assert_eq!(round.node(0, tag("b"), false), finished(vec![(0, Comparison::Same)], false));
     }
 
     #[test]
     fn an_origin_that_never_agrees_with_itself_is_unverifiable() {
         let (mut round, _) = Round::begin(1);
         round.origin(tag("1"));
-        round.node(0, tag("old"));
+        round.node(0, tag("old"), false);
         round.origin(tag("2"));
-        assert_eq!(round.node(0, tag("old")), Step::ConfirmOrigin);
+        assert_eq!(round.node(0, tag("old"), false), Step::ConfirmOrigin);
         let doubt = Comparison::Unverifiable(Doubt::OriginDisagrees);
         assert_eq!(round.origin(tag("3")), finished(vec![(0, doubt)], false));
     }
@@ -227,6 +230,6 @@ mod tests {
         let (mut round, _) = Round::begin(1);
         assert_eq!(round.origin(Sight::Failed(fault)), Step::AskNodes(vec![0]));
         let failed = Comparison::OriginFailed { fault, node: Some(version("a")) };
-        assert_eq!(round.node(0, tag("a")), finished(vec![(0, failed)], false));
+        assert_eq!(round.node(0, tag("a"), false), finished(vec![(0, failed)], false));
     }
 }

@@ -13,6 +13,8 @@ use crate::verdict::{
 /// What a server answers to one fetch.
 enum Reply {
     Version(String),
+    /// A version that is ordered.
+    Number(u64),
     Status(u16),
     Down,
 }
@@ -186,6 +188,10 @@ impl World {
         let outcome = match reply {
             Reply::Down => Outcome::Failed(Failure::Refused),
             Reply::Status(status) => answer(status, Err(Unversioned::Status), None),
+            Reply::Number(number) => {
+                let mark = Mark::Token(number.to_string().into());
+                answer(200, Ok(Version { status: 200, mark }), None)
+            }
             Reply::Version(tag) => {
                 let version = Version { status: 200, mark: Mark::Etag(tag.as_str().into()) };
                 answer(200, Ok(version), Some(tag.into()))
@@ -416,4 +422,149 @@ fn a_single_check_needs_no_history() {
         let wanted = if target.node.as_str() == "n1" { State::Stale } else { State::Fresh };
         assert_eq!(target.state, wanted);
     }
+}
+
+/// Plays until `seconds`: the alarm is on then.
+fn stale_at(world: &mut World, seconds: u64) {
+    world.run_until(seconds);
+    assert_eq!(world.state(), State::Stale, "at {seconds} s: {:?}", world.states);
+}
+
+#[test]
+fn an_origin_that_moves_on_all_the_time_excuses_no_frozen_cache() {
+    for period in [10, 20, 45, 200] {
+        let mut world = World::new(
+            plan(1, 1),
+            move |t, _| shown(&format!("v{}", t.saturating_sub(100) / period)),
+            |_, _| shown("v0"),
+        );
+        stale_at(&mut world, 100 + period + 300);
+        // Also when it started with the cache frozen already, and later than versions are kept.
+        let mut world = World::new(
+            plan(1, 1),
+            move |t, _| shown(&format!("v{}", t / period)),
+            |_, _| shown("old"),
+        );
+        stale_at(&mut world, 400);
+        stale_at(&mut world, 20_000);
+        let lost = world.states.iter().filter(|(_, _, to)| *to != State::Stale).count();
+        assert_eq!(lost, 1, "once found it stays: {:?}", world.states);
+    }
+}
+
+#[test]
+fn an_origin_that_goes_back_and_forth_excuses_no_third_version() {
+    // Two replicas in turns; the node has what neither has served for long.
+    for turn in [70, 130, 200] {
+        let origin = move |t: u64, _| match t {
+            ..100 => shown("old"),
+            _ if (t / turn).is_multiple_of(2) => shown("a"),
+            _ => shown("b"),
+        };
+        let mut world = World::new(plan(1, 1), origin, |_, _| shown("old"));
+        // It is too late for an alarm from before the doubt: the daemon forgot its verdicts.
+        world.run_until(3_000);
+        let mut histories = world.records.drain(..).filter_map(|record| match record {
+            Record::History(record) => Some(record),
+            _ => None,
+        });
+        let histories = histories.next_back().into_iter().collect();
+        let restored = Restored { histories, verdicts: Vec::new() };
+        let node = |_: &str, _| shown("old");
+        let mut world = World::restored(plan(1, 1), restored, 3_000, origin, node);
+        stale_at(&mut world, 100 + 3_600 + 200);
+        stale_at(&mut world, 40_000);
+    }
+}
+
+#[test]
+fn an_order_that_starts_over_hides_no_old_content() {
+    // The counter of the origin is reset; a cache that keeps the high number is not ahead.
+    let origin = |t: u64, _| Reply::Number(if t < 100 { 500 } else { t / 100 });
+    let mut world = World::new(plan(1, 1), origin, |_, _| Reply::Number(500));
+    stale_at(&mut world, 700);
+    stale_at(&mut world, 20_000);
+}
+
+#[test]
+fn a_version_that_was_taken_back_is_old_however_high_its_number() {
+    let origin = |t: u64, _| Reply::Number(if (100..300).contains(&t) { 6 } else { 5 });
+    let node = |_: &str, t: u64| Reply::Number(if t < 100 { 5 } else { 6 });
+    let mut world = World::new(plan(1, 1), origin, node);
+    world.run_until(290);
+    assert_eq!(world.state(), State::Fresh);
+    stale_at(&mut world, 900);
+}
+
+#[test]
+fn a_replica_that_is_ahead_makes_no_cache_old() {
+    for seed in 0..20 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        // One replica lags behind the other by a number; the node has the newest.
+        let origin = move |t: u64, _| Reply::Number(10 + t / 1_000 - u64::from(random.bool()));
+        let mut world = World::new(plan(1, 1), origin, |_, t| Reply::Number(10 + t / 1_000));
+        world.run_until(20_000);
+        assert_eq!(world.reached(State::Stale), None, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_deployment_that_takes_its_time_raises_no_lasting_alarm() {
+    // Replica by replica goes over to the new version within ten minutes; the node asks one of
+    // them whenever its object expires, after 30 s.
+    for seed in 0..50 {
+        let replica = move |t: u64, draw: u64| {
+            let mut random = fastrand::Rng::with_seed(draw.wrapping_mul(0x9e37_79b9) ^ seed);
+            let deployed = t.saturating_sub(500) * 10 / 600;
+            shown(if random.u64(..10) < deployed { "new" } else { "old" })
+        };
+        let mut world = World::new(
+            plan(1, 1),
+            move |t, question| replica(t, question + 1_000_000),
+            move |_, t| replica(t / 30 * 30, t / 30),
+        );
+        world.run_until(3_000);
+        assert_ne!(world.state(), State::Stale, "seed {seed}: {:?}", world.states);
+        // A replica that is left over may feed the node for one object's life.
+        let mut alarms = world.states.windows(2).filter(|pair| pair[0].2 == State::Stale);
+        assert!(alarms.all(|pair| pair[1].0 - pair[0].0 <= 61), "seed {seed}: {:?}", world.states);
+        assert!(world.states.len() > 1);
+        world.run_until(9_000);
+        assert_eq!(world.state(), State::Fresh);
+    }
+}
+
+#[test]
+fn an_origin_that_answers_304_for_ever_is_seen_through_at_any_interval() {
+    // Its validator does not change with its content, and neither does the node's content.
+    let mut slow = plan(1, 1);
+    slow.watches[0].interval = Duration::from_secs(24 * 3_600);
+    let mut world = World::new(slow, |_, _| shown("v"), |_, _| shown("v"));
+    world.run_until(10 * 24 * 3_600);
+    assert_eq!(world.conditional, 0, "a day between two rounds saves no origin any work");
+}
+
+#[test]
+fn a_day_between_rounds_and_a_limit_of_seconds_still_find_it() {
+    let mut slow = plan(1, 2);
+    slow.watches[0].interval = Duration::from_secs(24 * 3_600);
+    slow.watches[0].max_stale = Duration::from_secs(3);
+    let node = |node: &str, _| shown(if node == "n0" { "v1" } else { "v2" });
+    let mut world = World::new(slow, |t, _| shown(blocked(t)), node);
+    stale_at(&mut world, 3 * 24 * 3_600);
+}
+
+#[test]
+fn a_reload_storm_keeps_alarms_and_ends() {
+    let mut world = World::new(plan(3, 1), |t, _| shown(blocked(t)), |_, _| shown("v1"));
+    world.run_until(300);
+    for step in 0..500 {
+        let now = world.now;
+        let next = if step % 2 == 0 { plan(2, 2) } else { plan(3, 1) };
+        world.engine.handle(Input::Replan(next), now);
+        world.run_until(300 + step);
+        assert_eq!(world.state(), State::Stale, "{step}");
+    }
+    stale_at(&mut world, 1_000);
+    assert!(world.engine.snapshot(world.now).targets.iter().all(|t| t.state == State::Stale));
 }

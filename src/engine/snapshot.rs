@@ -51,6 +51,15 @@ pub struct TargetSnapshot {
     pub reason: Option<String>,
 }
 
+impl TargetSnapshot {
+    /// How many probes of the node had this result.
+    #[must_use]
+    pub fn probes_with(&self, result: ProbeResult) -> u64 {
+        let counted = ProbeResult::ALL.iter().zip(self.probes);
+        counted.filter(|(known, _)| **known == result).map(|(_, count)| count).sum()
+    }
+}
+
 /// What is known of a node's admin port.
 #[derive(Debug, Clone)]
 pub struct NodeSnapshot {

@@ -16,6 +16,9 @@ use crate::verdict::{
 /// for ever.
 const CONDITIONAL_ROUNDS: u8 = 10;
 
+/// For so long at most questions are conditional: many rounds would be days where they are rare.
+const CONDITIONAL_FOR: Duration = Duration::from_secs(330);
+
 /// After so many hurried rounds in a row the watch goes back to its own pace.
 const HURRIED_ROUNDS: u8 = 30;
 
@@ -33,6 +36,8 @@ pub(super) struct Watch {
     pub(super) round: Option<Round>,
     pub(super) finished_rounds: u64,
     condition: Option<Condition>,
+    /// When an answer last came with its content.
+    answered: Timestamp,
     conditional_rounds: u8,
     hurried_rounds: u8,
 }
@@ -86,6 +91,7 @@ impl Watch {
             round: None,
             finished_rounds: 0,
             condition: None,
+            answered: now,
             conditional_rounds: 0,
             hurried_rounds: 0,
         }
@@ -104,8 +110,9 @@ impl Watch {
     }
 
     /// The request that opens a round: conditional where that can save the origin work.
-    pub(super) fn origin_request(&mut self) -> FetchRequest {
-        let conditional = self.conditional_rounds < CONDITIONAL_ROUNDS;
+    pub(super) fn origin_request(&mut self, now: Timestamp) -> FetchRequest {
+        let conditional = self.conditional_rounds < CONDITIONAL_ROUNDS
+            && now.since(self.answered) < CONDITIONAL_FOR;
         let condition = self.condition.clone().filter(|_| conditional);
         self.conditional_rounds = if condition.is_some() { self.conditional_rounds + 1 } else { 0 };
         FetchRequest { target: self.plan.target.clone(), condition, new_connection: false }
@@ -130,6 +137,7 @@ impl Watch {
         };
         let change = self.history.observe(version, observation.finished);
         if let Some(answer) = observation.answer().filter(|answer| answer.status != 304) {
+            self.answered = observation.finished;
             self.condition = (!answer.validators.is_empty()).then(|| Condition {
                 validators: answer.validators.clone(),
                 version: version.clone(),
@@ -143,9 +151,15 @@ impl Watch {
         (sight, change)
     }
 
-    /// Takes in an answer of a node.
-    pub(super) fn node_seen(&mut self, place: usize, observation: &Observation) -> Sight {
+    /// Takes in an answer of a node. Returns also whether what it showed is known to be old.
+    pub(super) fn node_seen(
+        &mut self,
+        place: usize,
+        observation: &Observation,
+        now: Timestamp,
+    ) -> (Sight, bool) {
         let sight = Sight::from(observation);
+        let mut is_old = false;
         if let Some(place) = self.places.get_mut(place) {
             let result = observation.result();
             let counted = ProbeResult::ALL.iter().position(|known| *known == result);
@@ -154,9 +168,13 @@ impl Watch {
             }
             place.age = observation.answer().and_then(|answer| answer.cache.age);
             place.version = observation.version().cloned();
+            is_old = place
+                .version
+                .as_ref()
+                .is_some_and(|version| place.verdict.is_old(version, &self.history, now));
             place.reason = (result == ProbeResult::NotACache).then_some(Reason::NotACache);
         }
-        sight
+        (sight, is_old)
     }
 
     /// Draws the conclusions of a finished round.
@@ -279,7 +297,7 @@ impl std::fmt::Display for Reason {
         match self {
             Self::Comparison(Comparison::Same) => f.write_str("the node serves what the origin serves"),
             Self::Comparison(Comparison::Differs { .. }) => {
-                f.write_str("the node serves other content than the origin, which the origin confirmed")
+                f.write_str("the node serves other content than the origin, which was asked twice")
             }
             Self::Comparison(Comparison::Unverifiable(doubt)) => write!(f, "{doubt}"),
             Self::Comparison(Comparison::NodeFailed(fault)) => write!(f, "the node: {fault}"),

@@ -92,8 +92,11 @@ pub enum Sandwich {
 }
 
 /// Compares what the origin said `before`, the `node`, and the origin `after` it.
+///
+/// `is_old` says that the node's version is one that the origin left behind: then it is no newer
+/// one, whatever its order says, and only equality counts.
 #[must_use]
-pub fn compare(before: &Sight, node: &Sight, after: Option<&Sight>) -> Sandwich {
+pub fn compare(before: &Sight, node: &Sight, after: Option<&Sight>, is_old: bool) -> Sandwich {
     let done = Sandwich::Done;
     let node = match node {
         Sight::Failed(fault) => return done(Comparison::NodeFailed(*fault)),
@@ -114,7 +117,7 @@ pub fn compare(before: &Sight, node: &Sight, after: Option<&Sight>) -> Sandwich 
         Err(why) => return done(Comparison::Unverifiable(Doubt::NodeUnversioned(why))),
         Ok(version) => version,
     };
-    if keeps_up(node, before) {
+    if keeps_up(node, before, is_old) {
         return done(Comparison::Same);
     }
     let after = match after {
@@ -125,7 +128,7 @@ pub fn compare(before: &Sight, node: &Sight, after: Option<&Sight>) -> Sandwich 
         }
         Some(Sight::Version(version)) => version,
     };
-    if keeps_up(node, after) {
+    if keeps_up(node, after, is_old) {
         return done(Comparison::Same);
     }
     let older_than_both =
@@ -136,8 +139,12 @@ pub fn compare(before: &Sight, node: &Sight, after: Option<&Sight>) -> Sandwich 
     Sandwich::Unsettled
 }
 
-fn keeps_up(node: &Version, origin: &Version) -> bool {
-    matches!(node.relation_to(origin), Relation::Same | Relation::Newer)
+fn keeps_up(node: &Version, origin: &Version, is_old: bool) -> bool {
+    match node.relation_to(origin) {
+        Relation::Same => true,
+        Relation::Newer => !is_old,
+        Relation::Older | Relation::Different => false,
+    }
 }
 
 #[cfg(test)]
@@ -158,6 +165,10 @@ mod tests {
         Sandwich::Done(Comparison::Differs { node: node.clone() })
     }
 
+    fn compare(before: &Sight, node: &Sight, after: Option<&Sight>) -> Sandwich {
+        super::compare(before, node, after, false)
+    }
+
     const SAME: Sandwich = Sandwich::Done(Comparison::Same);
 
     #[test]
@@ -175,6 +186,14 @@ mod tests {
         assert_eq!(compare(&number(5), &number(6), None), SAME);
         assert_eq!(compare(&number(5), &number(4), Some(&number(6))), differs(&number(4)));
         assert_eq!(compare(&number(6), &number(5), Some(&number(5))), SAME);
+    }
+
+    #[test]
+    fn what_the_origin_left_behind_is_no_newer_one() {
+        let (five, six) = (number(5), number(6));
+        assert_eq!(super::compare(&five, &six, None, true), Sandwich::Confirm);
+        assert_eq!(super::compare(&five, &six, Some(&five), true), differs(&six));
+        assert_eq!(super::compare(&five, &six, Some(&six), true), SAME, "it came back");
     }
 
     #[test]

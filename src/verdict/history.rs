@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Timestamp, Version};
+use crate::model::{Relation, Timestamp, Version};
 
 /// How many versions are remembered. A node that serves an older one still is no match for the
 /// origin; only its staleness then counts from the first confirmed mismatch.
@@ -14,8 +14,8 @@ const RETURNS_KEPT: usize = 8;
 /// How long a return to an earlier version casts doubt on what the origin says.
 const RETURNS_REMEMBERED: Duration = Duration::from_secs(3_600);
 
-/// Rounds in a row with one and the same answer before an origin that never went back to an
-/// earlier version counts as settled.
+/// Rounds in a row without a step back before an origin that never went back to an earlier version
+/// counts as settled.
 const ROUNDS_TO_SETTLE: u32 = 3;
 
 /// One version of an origin's answers.
@@ -35,8 +35,9 @@ pub struct Seen {
 /// The versions that an origin was seen to serve: the last one is the current one.
 ///
 /// An origin that goes back and forth between versions (replicas that are not in step, a slow
-/// deployment) is not believed until it has held still for longer: each return to an earlier
-/// version within the last hour asks for more rounds in a row with the same answer.
+/// deployment) is not believed until it has gone without that for longer: each return to an
+/// earlier version within the last hour asks for more rounds. One that only moves on, however
+/// often, is believed: waiting until it stands still would excuse a frozen cache for ever.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OriginHistory {
     seen: Vec<Seen>,
@@ -90,8 +91,10 @@ impl OriginHistory {
                 return Change::None;
             }
             current.superseded = Some(at);
+            if version.relation_to(&current.version) == Relation::Older {
+                self.steady_rounds = 0;
+            }
         }
-        self.steady_rounds = 0;
         if let Some(place) = self.seen.iter().position(|seen| seen.version == *version) {
             let mut again = self.seen.remove(place);
             again.last_seen = at;
@@ -101,6 +104,7 @@ impl OriginHistory {
                 self.returns.remove(0);
             }
             self.returns.push(at);
+            self.steady_rounds = 0;
             return Change::Return;
         }
         let change = if self.seen.is_empty() { Change::First } else { Change::New };
@@ -136,7 +140,7 @@ impl OriginHistory {
         self.seen.iter().find(|seen| seen.version == *version)?.superseded
     }
 
-    /// Whether the origin went back and forth of late and has not held still since: what it says
+    /// Whether the origin went back and forth of late and has not stopped that since: what it says
     /// now may not be what it says next.
     #[must_use]
     pub fn is_flapping(&self, now: Timestamp) -> bool {
@@ -149,16 +153,32 @@ impl OriginHistory {
         self.disagreed || self.is_flapping(now)
     }
 
-    /// Whether the origin has held still for long enough that old content in a cache is an alarm.
+    /// Whether the origin has gone without a step back for long enough that old content in a cache
+    /// is an alarm.
     #[must_use]
     pub fn is_settled(&self, now: Timestamp) -> bool {
         self.steady_rounds >= ROUNDS_TO_SETTLE * (1 + self.recent_returns(now))
+    }
+
+    /// Whether the origin served `version`, left it behind and is believed not to come back to it:
+    /// then it is old, even where its order makes it look newer (a release taken back, a counter
+    /// that started over).
+    #[must_use]
+    pub fn has_left(&self, version: &Version, now: Timestamp) -> bool {
+        self.superseded(version).is_some() && self.is_settled(now)
     }
 
     /// The parts to store.
     #[must_use]
     pub fn parts(&self) -> HistoryParts {
         HistoryParts { seen: self.seen.clone(), returns: self.returns.clone() }
+    }
+
+    /// Whether what an origin did since `since` outweighs that it goes back and forth: it would
+    /// have come back to a version by now.
+    #[must_use]
+    pub fn is_long_ago(since: Timestamp, now: Timestamp) -> bool {
+        now.since(since) >= RETURNS_REMEMBERED
     }
 
     fn recent_returns(&self, now: Timestamp) -> u32 {

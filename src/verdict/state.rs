@@ -104,7 +104,8 @@ pub struct Transition {
     pub to: State,
     /// How long the state before had lasted.
     pub after: Duration,
-    /// The staleness at this moment, where there is one.
+    /// The staleness at this moment, where there is one; of what became fresh, the staleness that
+    /// it had until then.
     pub staleness: Option<Duration>,
 }
 
@@ -154,6 +155,14 @@ impl Verdict {
         unconfirmed || matches!(self.state, State::Unknown | State::Lagging)
     }
 
+    /// Whether `version`, served by the node, is old whatever its order says: the origin left it
+    /// behind, or the run of mismatches that is under way is about it.
+    #[must_use]
+    pub fn is_old(&self, version: &Version, history: &OriginHistory, now: Timestamp) -> bool {
+        let under_way = self.mismatch.as_ref().is_some_and(|run| run.version == *version);
+        under_way || history.has_left(version, now)
+    }
+
     /// Takes in what one round found out. Returns the change of state, if there is one.
     pub fn apply(
         &mut self,
@@ -163,6 +172,7 @@ impl Verdict {
         now: Timestamp,
     ) -> Option<Transition> {
         self.last_probe = Some(now);
+        let before = self.staleness(now);
         let next = self.judge(comparison, history, limits, now);
         if next == State::Fresh {
             self.last_fresh = Some(now);
@@ -174,7 +184,7 @@ impl Verdict {
             from: std::mem::replace(&mut self.state, next),
             to: next,
             after: now.since(self.since),
-            staleness: self.staleness(now),
+            staleness: if next == State::Fresh { before } else { self.staleness(now) },
         };
         self.since = now;
         Some(transition)
@@ -205,14 +215,15 @@ impl Verdict {
                 let superseded = history.superseded(node);
                 let run = self.mismatched(node, superseded.is_some(), now);
                 let (since, changes) = (run.since, run.changes);
-                if changes >= NODE_CHANGES
-                    || (history.is_flapping(now) && self.state != State::Stale)
-                {
+                let stale_since = superseded.unwrap_or(since);
+                let long_ago = OriginHistory::is_long_ago(stale_since, now);
+                let doubtful = history.is_flapping(now) && self.state != State::Stale && !long_ago;
+                if changes >= NODE_CHANGES || doubtful {
                     self.stale_since = None;
                     return State::Unverifiable;
                 }
-                self.stale_since = Some(superseded.unwrap_or(since));
-                self.graded(history.is_settled(now), limits, now)
+                self.stale_since = Some(stale_since);
+                self.graded(history.is_settled(now) || long_ago, limits, now)
             }
             Comparison::Unverifiable(_) => self.undecided(),
             Comparison::NodeFailed(_) | Comparison::OriginFailed { .. } => self.state,

@@ -233,13 +233,10 @@ impl Attempt<'_> {
         while let Some(result) = batch.next().await {
             let Some(&place) = places.next() else { return };
             let Some(state) = states.get_mut(place) else { return };
-            let error = match result {
-                Ok(_) => {
-                    self.progress.advance();
-                    *state = State::Taken;
-                    continue;
-                }
-                Err(error) => error,
+            let Err(error) = result else {
+                self.progress.advance();
+                *state = State::Taken;
+                continue;
             };
             let hopeless = ends_the_round(&error);
             let withheld = Rc::new(Failure::Withheld(error.clone()));

@@ -114,9 +114,20 @@ fn table(subject: &Subject, snapshot: &Snapshot, colour: bool) -> String {
             }
             let (node, state, reason) = (&target.node, target.state.label(), Untrusted(reason));
             text.push_str(&format!("{name} at {node}: {state}: {reason}\n"));
+        } else if let Some(status) = failure_status(target) {
+            let (name, node) = (subject.title(&target.endpoint), &target.node);
+            text.push_str(&format!(
+                "{name} at {node}: both answer {status}: is this the URL that was meant?\n"
+            ));
         }
     }
     text
+}
+
+/// The status that node and origin agree on, when it is that of an error.
+fn failure_status(target: &TargetSnapshot) -> Option<u16> {
+    let status = target.origin_version.as_ref()?.status;
+    (target.state == State::Fresh && status >= 400).then_some(status)
 }
 
 fn summary(snapshot: &Snapshot) -> String {

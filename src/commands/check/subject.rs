@@ -105,6 +105,12 @@ fn given(arguments: &Arguments) -> Result<Config, Exit> {
     let mut nodes: Vec<Node> = Vec::new();
     for text in &arguments.node_http {
         let http = server(text, "--node-http")?;
+        if http.address == origin.address.address {
+            let text = Untrusted(text);
+            return wrong(format_args!(
+                "{text} is the origin too: it would be compared with itself"
+            ));
+        }
         let name = NodeName::from_address(&http.address.to_string());
         if nodes.iter().all(|node| node.name != name) {
             nodes.push(Node { name, http, ca_file: None, admin: None, connections: 16 });
