@@ -19,7 +19,7 @@ mod target;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use exit::Exit;
 
@@ -65,7 +65,9 @@ Exit status: 0 done, 1 stale, 2 usage or configuration, 3 a node cannot be reach
 /// Runs the program with these arguments, the first of which is the program's own name.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let parsed = command().try_get_matches_from(arguments);
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let command = arguments.get(1).and_then(|name| single(name.to_str()?)).unwrap_or_else(command);
+    let parsed = command.try_get_matches_from(arguments);
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(fault) => {
@@ -83,6 +85,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Config(arguments) => config::run(&arguments),
         Command::Rules(arguments) => rules::run(&arguments),
     }
+}
+
+/// The command line with this one command alone. To describe all the others, too, takes longer
+/// than a ban does; whoever asks for help gets the whole.
+fn single(name: &str) -> Option<clap::Command> {
+    let command = match name {
+        "ban" => ban::Arguments::augment_args(clap::Command::new("ban")),
+        "check" => check::Arguments::augment_args(clap::Command::new("check")),
+        _ => return None,
+    };
+    let program = clap::Command::new("purgewatch").version(env!("CARGO_PKG_VERSION"));
+    Some(program.max_term_width(100).subcommand_required(true).subcommand(command))
 }
 
 /// The command line as clap knows it, with the commands grouped in its help.
@@ -117,6 +131,17 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_alone_is_the_same_command() {
+        let help = |command: clap::Command, name: &str| {
+            let arguments = ["purgewatch", name, "--help"];
+            command.try_get_matches_from(arguments).unwrap_err().to_string()
+        };
+        for name in ["ban", "check"] {
+            assert_eq!(help(single(name).unwrap(), name), help(command(), name));
+        }
     }
 
     #[test]
