@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::Options;
 use crate::clock::random_seed;
 
+/// No pause is longer, whatever the options say.
+const LONGEST: Duration = Duration::from_secs(24 * 3_600);
+
 /// Counts failures in a row and spaces the attempts.
 #[derive(Debug)]
 pub(super) struct Backoff {
@@ -22,7 +25,7 @@ impl Backoff {
     fn with_seed(options: &Options, seed: u64) -> Self {
         Self {
             first: options.backoff_first,
-            most: options.backoff_most,
+            most: options.backoff_most.min(LONGEST),
             failures: 0,
             random: fastrand::Rng::with_seed(seed),
         }
@@ -64,8 +67,10 @@ mod tests {
         }
         backoff.succeeded();
         assert!(backoff.failed() <= Duration::from_millis(100));
-        let mut other = Backoff::with_seed(&options, 8);
-        let pauses = |b: &mut Backoff| (0..5).map(|_| b.failed()).collect::<Vec<_>>();
-        assert_ne!(pauses(&mut backoff), pauses(&mut other), "two clients do not march in step");
+        let pauses = |seed| {
+            let mut backoff = Backoff::with_seed(&options, seed);
+            (0..5).map(|_| backoff.failed()).collect::<Vec<_>>()
+        };
+        assert_ne!(pauses(1), pauses(2), "two clients do not march in step");
     }
 }

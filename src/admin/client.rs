@@ -16,6 +16,9 @@ use super::{AdminError, Batch, Greeting, Kind, Options, Stage, Target};
 use crate::model::NodeName;
 use crate::protocol::{Command, Excerpt, Reply, Status, Verb};
 
+/// The widest window: wider ones gain nothing, and each place in it takes memory.
+const WIDEST: usize = 16_384;
+
 /// A handle to one admin port.
 ///
 /// Cheap to clone; all clones share one connection, which is made when the first command needs it
@@ -82,7 +85,7 @@ impl Client {
     }
 
     fn with(source: Source, target: Target, mut options: Options) -> Self {
-        options.window = options.window.max(1);
+        options.window = options.window.clamp(1, WIDEST);
         let (jobs, queue) = mpsc::channel(2 * options.window);
         let (node, progress) = (target.node.clone(), Progress::default());
         let task = Task::new(source, target, options.clone(), queue, progress.clone());

@@ -119,7 +119,7 @@ pub(super) async fn over<T>(
     let start = Instant::now();
     let (read, writer) = split(stream);
     let mut connection = Connection {
-        reader: FramedRead::new(read, Codec::new(GREETING_LIMIT.min(options.body_limit))),
+        reader: FramedRead::new(read, Codec::new(GREETING_LIMIT)),
         writer,
         output: BytesMut::new(),
         session: Session::new(),

@@ -16,7 +16,7 @@ pub struct Options {
     pub reply: Duration,
     /// From the call to its answer, whatever happens in between; `None` leaves it to the others.
     pub deadline: Option<Duration>,
-    /// How many commands may be under way without a reply; at least 1.
+    /// How many commands may be under way without a reply: 1 to 16,384.
     pub window: usize,
     /// The longest body that a reply may have, in bytes. varnishd cuts bodies at its `cli_limit`,
     /// 48 KiB or 64 KiB unless it was raised, and never sends more than 99,999,999.

@@ -31,8 +31,12 @@ const REST_ABOVE: usize = 64;
 /// The rest.
 const REST: Duration = Duration::from_millis(1);
 
-/// As good as never: a timer needs some instant.
+/// As good as never: a timer needs some instant, and so does a limit that is longer.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+fn after(start: Instant, pause: Duration) -> Instant {
+    start + pause.min(NEVER)
+}
 
 /// What a handle asks of the task.
 pub(super) enum Job {
@@ -186,11 +190,11 @@ impl Task {
                     service.take(job);
                     let useful = service.run().await;
                     if !useful {
-                        self.not_before = Some(Instant::now() + self.backoff.failed());
+                        self.not_before = Some(after(Instant::now(), self.backoff.failed()));
                     }
                 }
                 Err(error) => {
-                    self.not_before = Some(Instant::now() + self.backoff.failed());
+                    self.not_before = Some(after(Instant::now(), self.backoff.failed()));
                     self.fail_all(job, &error);
                 }
             }
@@ -379,7 +383,7 @@ impl<'a> Service<'a> {
     }
 
     fn park(&mut self, job: Job) {
-        let give_up_at = Instant::now() + self.task.options.reply;
+        let give_up_at = after(Instant::now(), self.task.options.reply);
         self.task.parked.push_back((give_up_at, job));
     }
 
@@ -425,8 +429,8 @@ impl<'a> Service<'a> {
         let options = &self.task.options;
         match self.drop_at {
             Some(at) => self.task.parked.front().map_or(at, |&(give_up_at, _)| at.min(give_up_at)),
-            None if self.connection.session.in_flight() > 0 => self.since + options.reply,
-            None => self.since + options.keep_alive.unwrap_or(NEVER),
+            None if self.connection.session.in_flight() > 0 => after(self.since, options.reply),
+            None => after(self.since, options.keep_alive.unwrap_or(NEVER)),
         }
     }
 
@@ -482,7 +486,7 @@ impl<'a> Service<'a> {
         if only_keep_alive {
             return Some(End::Lost(Kind::Closed));
         }
-        self.drop_at = Some(now + self.task.options.overdue);
+        self.drop_at = Some(after(now, self.task.options.overdue));
         None
     }
 

@@ -14,6 +14,9 @@ use crate::model::{HostPort, format_duration};
 /// no limit of its own.
 const MOST_ADDRESSES: usize = 16;
 
+/// Longer limits are taken for this one, so that a deadline can always be reckoned.
+const LONGEST_LIMIT: Duration = Duration::from_secs(24 * 3_600);
+
 /// A connection, and how it came about.
 #[derive(Debug)]
 pub struct Dialled {
@@ -142,7 +145,7 @@ impl fmt::Display for DialError {
 /// [`DialError`] says which step failed for which address, and what that looks like.
 pub async fn dial(address: &HostPort, limit: Duration) -> Result<Dialled, DialError> {
     let start = Instant::now();
-    let deadline = start + limit;
+    let deadline = start + limit.min(LONGEST_LIMIT);
     let addresses = match known(address) {
         Some(addresses) => addresses,
         None => look_up(address, limit, deadline).await?,
@@ -286,20 +289,41 @@ mod tests {
         assert!(text.contains("127.0.0.1") && text.contains("[::1]"), "{text}");
     }
 
-    #[tokio::test]
-    async fn a_full_backlog_is_no_answer() {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    /// A listener whose backlog is full, and what fills it: it drops connection attempts.
+    async fn dropping() -> (TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v6().unwrap();
+        socket.bind("[::1]:0".parse().unwrap()).unwrap();
         let listener = socket.listen(1).unwrap();
         let peer = listener.local_addr().unwrap();
         let mut held = Vec::new();
         while let Ok(stream) = timeout(Duration::from_millis(100), TcpStream::connect(peer)).await {
             held.push(stream.unwrap());
         }
+        (listener, held)
+    }
+
+    #[tokio::test]
+    async fn dropped_packets_are_no_answer() {
+        let (listener, _held) = dropping().await;
         let limit = Duration::from_millis(300);
-        let error = dial(&to("127.0.0.1", peer.port()), limit).await.unwrap_err();
+        let port = listener.local_addr().unwrap().port();
+        let error = dial(&to("::1", port), limit).await.unwrap_err();
         assert_eq!(error.kind, DialErrorKind::TimedOut);
         assert!(error.to_string().contains("within 300ms: dropped packets"), "{error}");
+        // The other loopback address refuses; the silence of the first one says more.
+        let error = dial(&to("localhost", port), limit).await.unwrap_err();
+        assert_eq!((error.kind, error.tried.len()), (DialErrorKind::TimedOut, 2));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_drops_packets_leaves_time_for_the_next() {
+        let (listener, _held) = dropping().await;
+        let port = listener.local_addr().unwrap().port();
+        let works = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let dialled = dial(&to("localhost", port), Duration::from_secs(1)).await.unwrap();
+        assert_eq!(dialled.peer, works.local_addr().unwrap());
+        let millis = dialled.connect.as_millis();
+        assert!((450..900).contains(&millis), "half of it went to the first: {millis} ms");
     }
 
     #[tokio::test]

@@ -58,7 +58,7 @@ fn ban(words: &[&str]) -> Command {
 
 /// The error of a `ping` at `target`, within short limits.
 async fn failure(target: Target) -> AdminError {
-    let short = Duration::from_millis(300);
+    let short = Duration::from_secs(1);
     let options =
         Options { connect: short, authenticate: short, reply: short, ..Options::default() };
     let checked = check_path(&target, &options).await.unwrap_err();
@@ -325,7 +325,7 @@ async fn a_batch_is_answered_one_by_one() {
 #[tokio::test]
 async fn a_busy_manager_is_silent_and_answers_late() {
     let varnishd = with_an_object();
-    let options = Options { reply: Duration::from_millis(300), ..Options::default() };
+    let options = Options { reply: Duration::from_secs(1), ..Options::default() };
     let client = Client::new(of(&varnishd), options);
     client.ping().await.unwrap();
     let manager = String::from_utf8(client.run(Command::pid()).await.unwrap().body.to_vec());
@@ -438,7 +438,7 @@ async fn a_full_backlog_looks_like_a_firewall() {
 async fn answered_with(answer: &'static [u8]) -> AdminError {
     let peer = Faulty::answering(answer);
     let options =
-        Options { reply: Duration::from_millis(300), body_limit: 10_000, ..Options::default() };
+        Options { reply: Duration::from_secs(1), body_limit: 10_000, ..Options::default() };
     let client = Client::new(target(peer.address, SecretSource::None), options);
     let error = client.ban(ban(&["req.url", "~", "x"])).await.unwrap_err();
     assert_eq!(error.stage, Stage::Command(Verb::BAN));

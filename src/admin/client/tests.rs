@@ -230,6 +230,33 @@ async fn a_ban_answered_with_a_body_is_an_error_and_ends_the_connection() {
     assert_eq!(second.unwrap_err().kind, Kind::Dropped);
 }
 
+#[tokio::test(start_paused = true)]
+async fn limits_may_be_as_long_as_they_like() {
+    let ever = Duration::MAX;
+    let (client, mut peer) = client(Options {
+        connect: ever,
+        authenticate: ever,
+        reply: ever,
+        deadline: Some(ever),
+        keep_alive: Some(ever),
+        overdue: ever,
+        backoff_first: ever,
+        backoff_most: ever,
+        window: usize::MAX,
+        ..Options::default()
+    });
+    let server = async {
+        peer.greet().await;
+        peer.line().await;
+        peer.say(200, "").await;
+    };
+    assert_eq!(tokio::join!(client.ban(ban("a")), server).0, Ok(()));
+    drop(peer);
+    client.ban(ban("a")).await.unwrap_err();
+    let address = "127.0.0.1:1".parse().unwrap();
+    crate::net::dial(&address, ever).await.unwrap_err();
+}
+
 /// What a ban comes to when the peer does `script` after reading it.
 async fn ban_against(script: &[&str]) -> AdminError {
     let (client, mut peer) = client(Options { body_limit: 1_000, ..options() });
@@ -455,9 +482,14 @@ fn a_client_can_outlive_its_runtime() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (client, mut peer) = client(options());
     let first = runtime();
-    first.block_on(async { tokio::join!(client.connect(), peer.greet()).0.unwrap() });
+    let mut under_way = client.batch(stream::iter([ban("x")]));
+    first.block_on(async {
+        tokio::join!(client.connect(), peer.greet()).0.unwrap();
+        timeout(Duration::from_millis(50), under_way.next()).await.unwrap_err();
+    });
     drop(first);
     runtime().block_on(async {
+        assert_eq!(under_way.next().await.unwrap().unwrap_err().kind, Kind::Stopped);
         assert_eq!(client.ping().await.unwrap_err().kind, Kind::Stopped);
         let mut batch = client.batch(stream::iter([ban("x")]));
         assert_eq!(batch.next().await.unwrap().unwrap_err().kind, Kind::Stopped);
