@@ -109,7 +109,13 @@ fn failures_of(report: &NodeReport, bans: &Bans) {
     let mut unnamed = 0;
     for (state, ban) in report.states.iter().zip(&bans.bans) {
         let Some(failure) = state.failure() else { continue };
-        let message = failure.message(&report.node);
+        let mut message = failure.message(&report.node);
+        if failure.exit() == Exit::Rejected {
+            let too_new = ban.warnings.iter().find(|w| matches!(w, Warning::NeedsVersion { .. }));
+            if let Some(warning) = too_new {
+                let _ = write!(message, " ({warning})");
+            }
+        }
         if let Some((_, _, count)) = groups.iter_mut().find(|(known, _, _)| *known == message) {
             *count += 1;
         } else if groups.len() < NAMED {
@@ -169,9 +175,6 @@ pub(super) struct Document<'a> {
     exit: u8,
     dry_run: bool,
     interrupted: bool,
-    /// Why nothing was sent, when not the bans themselves are at fault.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
     bans: Vec<BanItem<'a>>,
     nodes: Vec<NodeItem<'a>>,
 }
@@ -231,7 +234,6 @@ impl<'a> Document<'a> {
             exit: exit.code(),
             dry_run,
             interrupted: exit == Exit::Interrupted,
-            error: None,
             bans: bans.bans.iter().map(ban_item).collect(),
             nodes: reports.iter().map(node_item).collect(),
         }

@@ -78,7 +78,10 @@ pub(super) fn send(
     limits: Limits,
 ) -> io::Result<(Vec<NodeReport>, bool)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(send_to_all(nodes, commands, limits))
+    let result = runtime.block_on(send_to_all(nodes, commands, limits));
+    // A name lookup that was given up may hang on in its thread: nobody waits for it.
+    runtime.shutdown_background();
+    result
 }
 
 async fn send_to_all(

@@ -115,7 +115,7 @@ fn of_a_batch_only_what_is_missing_is_sent_again() {
         &format!("{node}: 2 of 3 bans taken\n"),
         &format!(
             "purgewatch: standard input:2: {node}: ban: varnishd answered 106 (wrong argument): \
-             \"Unknown or unsupported field \\\"obj.last_hit\\\"\"\n"
+             \"Unknown or unsupported field \\\"obj.last_hit\\\"\" (obj.last_hit needs version 8.0 or later)\n"
         ),
     );
     assert_eq!(varnishd.bans(), ["obj.http.x == 3", "obj.http.x == 1"]);
