@@ -25,6 +25,14 @@ impl Clock {
         self.anchored_at + self.anchor.elapsed()
     }
 
+    /// The monotonic clock, to measure how long something took: finer than the line's
+    /// milliseconds.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the place that asks the time")]
+    pub fn instant(&self) -> Instant {
+        Instant::now()
+    }
+
     /// How far the wall clock is ahead of the time line now, in milliseconds; not zero once the
     /// wall clock was stepped. A point of the line [`shifted`](Timestamp::shifted) by this is one
     /// that others understand.

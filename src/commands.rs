@@ -5,12 +5,15 @@
 //! name in `GROUPS`. It builds the runtime it needs, if any: a start has to stay cheap.
 
 mod ban;
+mod check;
 mod config;
 pub mod config_file;
+mod demo;
 mod exit;
 pub mod log;
 pub mod output;
 mod rules;
+mod run;
 mod target;
 
 use std::ffi::OsString;
@@ -33,7 +36,10 @@ pub struct Cli {
 /// The commands, in the order of [`GROUPS`].
 #[derive(Debug, Subcommand)]
 enum Command {
-    Ban(Box<ban::Arguments>),
+    Ban(ban::Arguments),
+    Check(check::Arguments),
+    Demo(demo::Arguments),
+    Run(run::Arguments),
     Config(config::Arguments),
     Rules(rules::Arguments),
 }
@@ -47,6 +53,8 @@ const GROUPS: &[(&str, &[&str])] = &[
 
 const EXAMPLES: &str = "\
 Examples:
+  purgewatch ban --url http://rec.example.com/api/v1/recommendations/
+  purgewatch check
   purgewatch config example > purgewatch.toml
   purgewatch config check -c purgewatch.toml
 
@@ -69,6 +77,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match cli.command {
         Command::Ban(arguments) => ban::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Rules(arguments) => rules::run(&arguments),
     }

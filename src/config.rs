@@ -10,6 +10,7 @@ mod load;
 mod plausible;
 mod reader;
 mod resolved;
+mod table;
 mod value;
 
 pub use diagnostic::{Diagnostic, Position, Report, Severity};

@@ -1,1 +1,555 @@
 //! Layer 2: the pure core of the daemon.
+//!
+//! [`Engine`] decides what is fetched when, and what it means. It opens no socket and reads no
+//! clock: whoever drives it calls [`handle`](Engine::handle) with what happened and the time,
+//! carries out what [`poll_output`](Engine::poll_output) returns, and calls again at
+//! [`next_deadline`](Engine::next_deadline) at the latest.
+
+mod admin;
+mod budget;
+mod effect;
+mod plan;
+mod record;
+mod round;
+mod schedule;
+mod snapshot;
+mod watch;
+
+#[cfg(test)]
+mod simulation;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::time::Duration;
+
+use admin::Node;
+use budget::Budget;
+use round::{Round, Step};
+use schedule::Grid;
+use watch::{Outcome as PlaceOutcome, Watch};
+
+use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName};
+use crate::verdict::{Change, Fault, FetchRequest, Observation, OriginHistory, Sight};
+
+pub use admin::AdminProblem;
+pub use effect::{FetchId, Input, Output, Side};
+pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
+pub use record::{HistoryRecord, Record, Restored, VerdictRecord};
+pub use snapshot::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
+
+/// The pure core of the daemon; see the module's documentation.
+#[derive(Debug)]
+pub struct Engine {
+    watches: Vec<Watch>,
+    names: BTreeMap<(EndpointName, VariantName), usize>,
+    origins: HashMap<OriginName, Budget>,
+    nodes: BTreeMap<NodeName, Node>,
+    admin_reasons: &'static [&'static str],
+    once: bool,
+    pending: HashMap<FetchId, Pending>,
+    timers: BinaryHeap<Reverse<(Timestamp, u64, Timer)>>,
+    outputs: VecDeque<Output>,
+    random: fastrand::Rng,
+    counter: u64,
+    grids: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    watch: usize,
+    /// `None`: the origin.
+    place: Option<usize>,
+    /// When it has to have ended, by its timeout.
+    ends: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// When a round is due.
+    Round(usize),
+    /// When an admin port is to be checked.
+    Admin(NodeName),
+    /// When an origin's budget allows the next request.
+    Budget(OriginName),
+}
+
+impl Engine {
+    /// An engine that knows what was `restored` and starts on `plan`. `seed` makes its jitter;
+    /// `admin_reasons` are the reasons that failures of admin ports are counted by.
+    #[must_use]
+    pub fn new(
+        plan: Plan,
+        restored: Restored,
+        admin_reasons: &'static [&'static str],
+        seed: u64,
+        now: Timestamp,
+    ) -> Self {
+        let mut engine = Self {
+            watches: Vec::new(),
+            names: BTreeMap::new(),
+            origins: HashMap::new(),
+            nodes: BTreeMap::new(),
+            admin_reasons,
+            once: plan.once,
+            pending: HashMap::new(),
+            timers: BinaryHeap::new(),
+            outputs: VecDeque::new(),
+            random: fastrand::Rng::with_seed(seed),
+            counter: 0,
+            grids: 0,
+        };
+        engine.replan(plan, now);
+        engine.restore(restored, now);
+        engine
+    }
+
+    /// Takes in something that happened at `now`.
+    pub fn handle(&mut self, input: Input, now: Timestamp) {
+        match input {
+            Input::Tick => {}
+            Input::Fetched { id, observation } => self.fetched(id, &observation, now),
+            Input::AdminChecked { node, result } => self.admin_checked(&node, result, now),
+            Input::Replan(plan) => self.replan(plan, now),
+            Input::ProbeNow => self.probe_now(now),
+        }
+        self.run_timers(now);
+    }
+
+    /// What is to be done next; `None` when there is nothing before the next deadline or input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`handle`](Self::handle) has to be called at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.timers.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// Whether each watch has finished a round since the plan began.
+    #[must_use]
+    pub fn all_probed(&self) -> bool {
+        self.watches.iter().all(|watch| watch.finished_rounds > 0)
+    }
+
+    /// Whether probing goes on: no fetch is later than its timeout, and no deadline later than its
+    /// time, by `patience` or more. A fetch that hangs until its timeout is progress: that ends by
+    /// itself, and a restart of the daemon would not cure it.
+    #[must_use]
+    pub fn is_progressing(&self, patience: Duration, now: Timestamp) -> bool {
+        let is_late = |due: Timestamp| now.since(due) >= patience;
+        !self.next_deadline().is_some_and(is_late)
+            && !self.pending.values().any(|fetch| is_late(fetch.ends))
+    }
+
+    /// Everything that is known, for whoever asks.
+    #[must_use]
+    pub fn snapshot(&self, now: Timestamp) -> Snapshot {
+        let mut targets = Vec::with_capacity(self.names.len());
+        let mut endpoints = 0;
+        let mut last_endpoint = None;
+        for ((endpoint, variant), at) in &self.names {
+            let Some(watch) = self.watches.get(*at) else { continue };
+            if last_endpoint != Some(endpoint) {
+                endpoints += 1;
+                last_endpoint = Some(endpoint);
+            }
+            let first = targets.len();
+            for place in &watch.places {
+                targets.push(TargetSnapshot {
+                    endpoint: endpoint.clone(),
+                    variant: variant.clone(),
+                    node: place.node.clone(),
+                    max_stale: watch.plan.max_stale,
+                    state: place.verdict.state,
+                    since: place.verdict.since,
+                    staleness: place.verdict.staleness(now),
+                    age: place.age,
+                    last_probe: place.verdict.last_probe,
+                    last_fresh: place.verdict.last_fresh,
+                    probes: place.probes,
+                    node_version: place.version.clone(),
+                    origin_version: watch.history.current().map(|seen| seen.version.clone()),
+                    reason: place.reason.as_ref().map(ToString::to_string),
+                });
+            }
+            if let Some(added) = targets.get_mut(first..) {
+                added.sort_by(|a, b| a.node.cmp(&b.node));
+            }
+        }
+        let nodes = self
+            .nodes
+            .values()
+            .map(|node| NodeSnapshot { node: node.name.clone(), admin: node.state.clone() });
+        Snapshot { taken: now, targets, nodes: nodes.collect(), endpoints }
+    }
+
+    /// Everything that is worth storing, for the end of the daemon.
+    #[must_use]
+    pub fn records(&self, now: Timestamp) -> Vec<Record> {
+        let mut records = Vec::new();
+        for watch in &self.watches {
+            if watch.history.current().is_some() {
+                records.push(Record::History(watch.history_record()));
+            }
+            for place in &watch.places {
+                if place.verdict.last_probe.is_some() {
+                    records.push(Record::Verdict(watch.verdict_record(place, now)));
+                }
+            }
+        }
+        records
+    }
+
+    // The plan.
+
+    fn replan(&mut self, plan: Plan, now: Timestamp) {
+        self.once = plan.once;
+        // Places may have moved: what is under way is let go, and asked again soon.
+        self.pending.clear();
+        self.timers.clear();
+        self.replan_origins(&plan, now);
+        self.replan_nodes(&plan, now);
+        let mut gone = std::mem::take(&mut self.names);
+        let mut old: Vec<_> = std::mem::take(&mut self.watches).into_iter().map(Some).collect();
+        let count = plan.watches.len();
+        for watch_plan in plan.watches {
+            let names = (watch_plan.endpoint.clone(), watch_plan.variant.clone());
+            let kept = gone
+                .remove(&names)
+                .and_then(|at| old.get_mut(at).and_then(Option::take))
+                .filter(|watch| watch.definition == watch_plan.definition());
+            let watch = match kept {
+                Some(mut watch) => {
+                    if watch.plan.interval != watch_plan.interval {
+                        watch.grid = self.new_grid(watch_plan.interval, now);
+                    }
+                    watch.replan(watch_plan, now);
+                    watch.due = watch.due.min(watch.grid.next(now, 0.0));
+                    watch
+                }
+                None => {
+                    let grid = self.new_grid(watch_plan.interval, now);
+                    let mut watch = Watch::new(watch_plan, grid, now);
+                    watch.due = if plan.once { now } else { grid.first(now, count) };
+                    watch
+                }
+            };
+            let due = watch.due.max(now);
+            self.names.insert(names, self.watches.len());
+            self.watches.push(watch);
+            self.set_round_timer(self.watches.len() - 1, due);
+        }
+        for (endpoint, variant) in gone.into_keys() {
+            self.outputs.push_back(Output::Record(Record::Forget { endpoint, variant }));
+        }
+    }
+
+    fn new_grid(&mut self, interval: Duration, now: Timestamp) -> Grid {
+        self.grids = self.grids.wrapping_add(1);
+        Grid::new(self.grids, interval, now)
+    }
+
+    fn replan_origins(&mut self, plan: &Plan, now: Timestamp) {
+        let mut old = std::mem::take(&mut self.origins);
+        for origin in &plan.origins {
+            let mut budget =
+                old.remove(&origin.name).unwrap_or_else(|| Budget::new(origin.max_rate, now));
+            budget.set_rate(origin.max_rate);
+            budget.waiting.clear();
+            budget.timer_set = false;
+            self.origins.insert(origin.name.clone(), budget);
+        }
+    }
+
+    fn replan_nodes(&mut self, plan: &Plan, now: Timestamp) {
+        let mut old = std::mem::take(&mut self.nodes);
+        for node_plan in &plan.nodes {
+            let kept = old
+                .remove(&node_plan.name)
+                .filter(|node| node.interval.is_some() == node_plan.admin_interval.is_some());
+            let mut node = kept.unwrap_or_else(|| {
+                let name = node_plan.name.clone();
+                Node::new(name, node_plan.admin_interval, self.admin_reasons, now)
+            });
+            node.interval = node_plan.admin_interval;
+            node.in_flight = false;
+            node.due = now;
+            let name = node.name.clone();
+            self.nodes.insert(name.clone(), node);
+            if node_plan.admin_interval.is_some() && !plan.once {
+                self.set_admin_timer(&name, now);
+            }
+        }
+    }
+
+    fn restore(&mut self, restored: Restored, now: Timestamp) {
+        for record in restored.histories {
+            let Some(watch) = self.watch_named(record.endpoint, record.variant) else { continue };
+            if watch.definition == record.definition {
+                watch.history = OriginHistory::restore(record.parts);
+            }
+        }
+        for record in restored.verdicts {
+            let Some(watch) = self.watch_named(record.endpoint, record.variant) else { continue };
+            if watch.definition != record.definition {
+                continue;
+            }
+            if let Some(place) = watch.places.iter_mut().find(|p| p.node == record.node) {
+                place.verdict = record.verdict;
+                place.verdict.since = place.verdict.since.min(now);
+            }
+        }
+    }
+
+    fn watch_named(&mut self, endpoint: EndpointName, variant: VariantName) -> Option<&mut Watch> {
+        let at = *self.names.get(&(endpoint, variant))?;
+        self.watches.get_mut(at)
+    }
+
+    // Timers.
+
+    fn run_timers(&mut self, now: Timestamp) {
+        while let Some(Reverse((at, ..))) = self.timers.peek() {
+            if *at > now {
+                return;
+            }
+            let Some(Reverse((_, number, timer))) = self.timers.pop() else { return };
+            match timer {
+                Timer::Round(at) => {
+                    let valid = |w: &&mut Watch| w.timer == number && w.round.is_none();
+                    if self.watch(at).filter(valid).is_some() {
+                        self.begin_round(at, now);
+                    }
+                }
+                Timer::Admin(name) => {
+                    let valid = |node: &&mut Node| node.timer == number && !node.in_flight;
+                    if let Some(node) = self.nodes.get_mut(&name).filter(valid) {
+                        node.in_flight = true;
+                        self.outputs.push_back(Output::CheckAdmin(name));
+                    }
+                }
+                Timer::Budget(name) => {
+                    if let Some(budget) = self.origins.get_mut(&name) {
+                        budget.timer_set = false;
+                    }
+                    self.serve_waiting(&name, now);
+                }
+            }
+        }
+    }
+
+    fn set_timer(&mut self, at: Timestamp, timer: Timer) -> u64 {
+        self.counter += 1;
+        self.timers.push(Reverse((at, self.counter, timer)));
+        self.counter
+    }
+
+    fn set_round_timer(&mut self, at: usize, due: Timestamp) {
+        let number = self.set_timer(due, Timer::Round(at));
+        if let Some(watch) = self.watch(at) {
+            watch.due = due;
+            watch.timer = number;
+        }
+    }
+
+    fn set_admin_timer(&mut self, name: &NodeName, due: Timestamp) {
+        let number = self.set_timer(due, Timer::Admin(name.clone()));
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.due = due;
+            node.timer = number;
+        }
+    }
+
+    // Rounds.
+
+    fn begin_round(&mut self, at: usize, now: Timestamp) {
+        let Some(watch) = self.watch(at) else { return };
+        let (round, step) = Round::begin(watch.places.len());
+        watch.round = Some(round);
+        self.take_step(at, step, now);
+    }
+
+    fn take_step(&mut self, at: usize, step: Step, now: Timestamp) {
+        match step {
+            Step::Wait => {}
+            Step::AskOrigin | Step::ConfirmOrigin => self.ask_origin(at, now),
+            Step::AskNodes(places) => {
+                let Some(watch) = self.watch(at) else { return };
+                let due = watch.due.max(now);
+                let requests: Vec<_> = places
+                    .into_iter()
+                    .filter_map(|place| {
+                        let node = watch.places.get(place)?.node.clone();
+                        Some((place, node, watch.node_request()))
+                    })
+                    .collect();
+                for (place, node, request) in requests {
+                    self.fetch(at, Some(place), Side::Cache(node), request, due, now);
+                }
+            }
+            Step::Finished(finding) => self.finish_round(at, finding, now),
+        }
+    }
+
+    /// Asks the origin now if its budget allows, else as soon as it does.
+    fn ask_origin(&mut self, at: usize, now: Timestamp) {
+        let Some(watch) = self.watch(at) else { return };
+        let confirming = watch.round.as_ref().is_some_and(Round::is_confirming);
+        let name = watch.plan.origin.clone();
+        let Some(budget) = self.origins.get_mut(&name) else { return };
+        // Whoever confirms goes first: a node's answer is waiting for it.
+        if confirming {
+            budget.waiting.push_front(at);
+        } else {
+            budget.waiting.push_back(at);
+        }
+        self.serve_waiting(&name, now);
+    }
+
+    fn serve_waiting(&mut self, name: &OriginName, now: Timestamp) {
+        loop {
+            let Some(budget) = self.origins.get_mut(name) else { return };
+            let Some(at) = budget.waiting.front().copied() else { return };
+            if budget.is_paused(now) {
+                budget.waiting.pop_front();
+                self.origin_sight(at, Sight::Failed(Fault::Paused), now);
+                continue;
+            }
+            if let Err(ready) = budget.take(now) {
+                if !budget.timer_set {
+                    budget.timer_set = true;
+                    self.set_timer(ready, Timer::Budget(name.clone()));
+                }
+                return;
+            }
+            budget.waiting.pop_front();
+            let Some(watch) = self.watch(at) else { continue };
+            let confirming = watch.round.as_ref().is_some_and(Round::is_confirming);
+            let request = if confirming { watch.confirmation() } else { watch.origin_request(now) };
+            let due = if confirming { now } else { watch.due };
+            self.fetch(at, None, Side::Origin(name.clone()), request, due, now);
+        }
+    }
+
+    fn fetch(
+        &mut self,
+        watch: usize,
+        place: Option<usize>,
+        side: Side,
+        request: FetchRequest,
+        due: Timestamp,
+        now: Timestamp,
+    ) {
+        self.counter += 1;
+        let id = FetchId(self.counter);
+        let ends = now + request.target.timeout;
+        self.pending.insert(id, Pending { watch, place, ends });
+        self.outputs.push_back(Output::Fetch { id, side, request, due });
+    }
+
+    fn fetched(&mut self, id: FetchId, observation: &Observation, now: Timestamp) {
+        let Some(Pending { watch: at, place, .. }) = self.pending.remove(&id) else { return };
+        let Some(watch) = self.watch(at) else { return };
+        if let Some(place) = place {
+            let (sight, is_old) = watch.node_seen(place, observation, now);
+            let Some(round) = &mut watch.round else { return };
+            let step = round.node(place, sight, is_old);
+            self.take_step(at, step, now);
+            return;
+        }
+        let (sight, change) = watch.origin_seen(observation);
+        if change != Change::None {
+            let record = Record::History(watch.history_record());
+            self.outputs.push_back(Output::Record(record));
+        }
+        self.note_origin(at, observation, now);
+        self.origin_sight(at, sight, now);
+    }
+
+    /// Lets the origin's budget know how it answered.
+    fn note_origin(&mut self, at: usize, observation: &Observation, now: Timestamp) {
+        let Some(origin) = self.watch(at).map(|watch| watch.plan.origin.clone()) else { return };
+        let jitter = self.random.f64();
+        let Some(budget) = self.origins.get_mut(&origin) else { return };
+        match observation.answer().map(|answer| (answer.status, answer.retry_after)) {
+            Some((429, after)) => budget.pause(after, jitter, now),
+            Some((503, Some(after))) => budget.pause(Some(after), jitter, now),
+            Some(_) => budget.answered(),
+            None => {}
+        }
+    }
+
+    fn origin_sight(&mut self, at: usize, sight: Sight, now: Timestamp) {
+        let Some(round) = self.watch(at).and_then(|watch| watch.round.as_mut()) else { return };
+        let step = round.origin(sight);
+        self.take_step(at, step, now);
+    }
+
+    fn finish_round(&mut self, at: usize, finding: round::Finding, now: Timestamp) {
+        let (once, jitter) = (self.once, self.random.f64());
+        let Some(watch) = self.watch(at) else { return };
+        let outcomes = watch.conclude(finding, once, now);
+        let mut outputs = Vec::new();
+        for outcome in outcomes {
+            report(watch, &outcome, now, &mut outputs);
+        }
+        let due = watch.next_due(jitter, now);
+        self.outputs.extend(outputs);
+        if !once {
+            self.set_round_timer(at, due);
+        }
+    }
+
+    fn probe_now(&mut self, now: Timestamp) {
+        for at in 0..self.watches.len() {
+            if self.watch(at).is_some_and(|watch| watch.round.is_none()) {
+                self.set_round_timer(at, now);
+            }
+        }
+    }
+
+    // Admin ports.
+
+    fn admin_checked(&mut self, name: &NodeName, result: Result<(), AdminProblem>, now: Timestamp) {
+        let jitter = 0.95 + 0.1 * self.random.f64();
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let changed = node.checked(result, now);
+        // The schedule counts from when the check was due, so that a slow one does not drift.
+        let due = node.interval.map(|interval| (node.due + interval.mul_f64(jitter)).max(now));
+        if changed {
+            let state = node.state.as_ref();
+            self.outputs.push_back(Output::AdminChanged {
+                node: name.clone(),
+                up: state.is_some_and(|state| state.up == Some(true)),
+                problem: state.and_then(|state| state.problem.clone()),
+            });
+        }
+        if let Some(due) = due.filter(|_| !self.once) {
+            self.set_admin_timer(name, due);
+        }
+    }
+
+    fn watch(&mut self, at: usize) -> Option<&mut Watch> {
+        self.watches.get_mut(at)
+    }
+}
+
+fn report(watch: &Watch, outcome: &PlaceOutcome, now: Timestamp, outputs: &mut Vec<Output>) {
+    let Some(place) = watch.places.get(outcome.place) else { return };
+    if let Some(transition) = outcome.transition {
+        outputs.push(Output::Changed {
+            endpoint: watch.plan.endpoint.clone(),
+            variant: watch.plan.variant.clone(),
+            node: place.node.clone(),
+            transition,
+            reason: place.reason.as_ref().map(ToString::to_string),
+        });
+    }
+    if let Some(after) = outcome.time_to_fresh {
+        outputs.push(Output::BecameFresh { node: place.node.clone(), after });
+    }
+    if outcome.record {
+        outputs.push(Output::Record(Record::Verdict(watch.verdict_record(place, now))));
+    }
+}

@@ -1,1 +1,37 @@
-//! Layer 3: metrics and the HTTP listener.
+//! Layer 3: metrics, the API, the status page, and the HTTP listener for them.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/metrics` | everything known, in the Prometheus text format |
+//! | `/-/healthy` | 200 while the daemon's loop answers, 503 when it does not |
+//! | `/-/ready` | 200 once the daemon works, 503 before and while it drains |
+//! | `/api/v1/status` | the same as the metrics, as one JSON [`Document`](status::Document) |
+//! | `/` | a page for people; no script needed |
+//!
+//! A large answer is written piece by piece while it is sent: a daemon with 10,000 endpoints has
+//! some 20 MB of metrics and never holds more than a few hundred kilobytes of them. What a client
+//! may cost is bounded by [`Limits`]; a client that is slow, silent or hostile is cut off.
+
+mod connection;
+mod content;
+mod families;
+mod metrics;
+mod page;
+mod process;
+mod routes;
+pub mod status;
+mod text;
+
+pub use connection::{BindError, Limits, bind, serve};
+pub use metrics::{BanResult, BanSource, Metrics, Side, StoreHealth};
+pub use routes::{Question, Readiness, Refresh, Surface};
+
+/// Everything that `/metrics` would answer for this snapshot, piece by piece, without a listener.
+/// For the benchmark, and for whoever wants to look at it.
+pub fn scrape<'a>(
+    snapshot: std::sync::Arc<crate::engine::Snapshot>,
+    metrics: &'a Metrics,
+    wall_offset: i64,
+) -> impl Iterator<Item = bytes::Bytes> + use<'a> {
+    content::Chunks::new(families::Families::new(snapshot, metrics, wall_offset))
+}

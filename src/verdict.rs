@@ -5,10 +5,16 @@
 //! whether that was good.
 
 mod compare;
+mod comparison;
+mod history;
 mod observation;
+mod state;
 
-pub use compare::Compare;
+pub use compare::{Compare, CompareError};
+pub use comparison::{Comparison, Doubt, Fault, Sandwich, Sight, compare};
+pub use history::{Change, HistoryParts, OriginHistory, Seen, VERSIONS_KEPT};
 pub use observation::{
     Answer, CacheSigns, Condition, Failure, FetchRequest, Observation, Outcome, Phase, Phases,
-    Target, Unversioned, Validators,
+    ProbeResult, Target, Unversioned, Validators,
 };
+pub use state::{Limits, Mismatch, State, Transition, Verdict};

@@ -161,6 +161,20 @@ impl Client {
         self.run(Command::ping()).await.map(drop)
     }
 
+    /// What is being done or waited for right now; `None` while there is nothing to do. For whoever
+    /// gives up waiting and wants to say at which step.
+    #[must_use]
+    pub fn stage(&self) -> Option<Stage> {
+        self.shared.progress.stage()
+    }
+
+    /// Whether there ever was a connection that commands could go out on. While there was none, no
+    /// command can have been carried out.
+    #[must_use]
+    pub fn has_connected(&self) -> bool {
+        self.shared.progress.has_arrived()
+    }
+
     /// Sends many commands in order, several at a time, and returns their replies in the same
     /// order.
     #[must_use]

@@ -341,9 +341,10 @@ impl fmt::Display for Reason<'_> {
             Kind::SecretUnreadable { path, reason } => {
                 write!(f, "cannot read {}: {reason}", path.display())
             }
-            Kind::SecretRequired => {
-                f.write_str("the server asks for a secret and none was given: name its secret file")
-            }
+            Kind::SecretRequired => f.write_str(
+                "the server asks for a secret and none was given: name its secret file (-S FILE, \
+                 or secret_file in a configuration)",
+            ),
             Kind::SecretRefused { status, body, file, ends_with_newline } => {
                 refused(f, *status, body, file.as_ref(), *ends_with_newline)
             }
@@ -351,8 +352,8 @@ impl fmt::Display for Reason<'_> {
             Kind::Silent { limit } if *stage == Stage::Greeting => write!(
                 f,
                 "the connection was accepted and nothing said for {}: varnishd greets at once, so \
-                 this is another service (an HTTP port waits to be asked), or a varnishd that is \
-                 busy with a long command",
+                 a packet filter or proxy on the way answers in its place, or this is another \
+                 service (an HTTP port waits to be asked), or varnishd is busy with a long command",
                 format_duration(*limit)
             ),
             Kind::Silent { limit } => write!(f, "no answer within {}", format_duration(*limit)),

@@ -1,7 +1,7 @@
 //! The owner of the socket.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
@@ -127,18 +127,38 @@ pub(super) enum Source {
     Given(Option<Box<dyn Transport>>),
 }
 
-/// The step at which the task is on its way to a connection; `None` once it has one. Shared with
-/// the handles, whose deadline errors name it.
+/// How far the task is on its way to a connection. Shared with the handles, whose deadline errors
+/// name it.
 #[derive(Clone, Default)]
-pub(super) struct Progress(Arc<Mutex<Option<Stage>>>);
+pub(super) struct Progress(Arc<Mutex<Way>>);
+
+#[derive(Default)]
+struct Way {
+    /// The step; `None` once there is a connection, and while none is wanted.
+    stage: Option<Stage>,
+    /// Whether there ever was a connection that a command could go out on.
+    arrived: bool,
+}
 
 impl Progress {
     fn set(&self, stage: Option<Stage>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        self.way().stage = stage;
+    }
+
+    fn arrived(&self) {
+        self.way().arrived = true;
     }
 
     pub(super) fn stage(&self) -> Option<Stage> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.way().stage.clone()
+    }
+
+    pub(super) fn has_arrived(&self) -> bool {
+        self.way().arrived
+    }
+
+    fn way(&self) -> MutexGuard<'_, Way> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -186,6 +206,7 @@ impl Task {
             self.progress.set(None);
             match connected {
                 Ok(connection) => {
+                    self.progress.arrived();
                     let mut service = Service::new(&mut self, connection);
                     service.take(job);
                     let useful = service.run().await;

@@ -94,8 +94,16 @@ impl fmt::Debug for Output {
 }
 
 /// Writes a diagnostic to stderr, as `purgewatch: TEXT`. Fails silently: there is nobody to tell.
+///
+/// Nothing in it can steer a terminal: file names and the words of others end up in many a
+/// message. They go through [`Untrusted`] where they come in; this is for what was missed.
 pub fn complain(text: impl fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "purgewatch: {text}");
+    let _ = writeln!(io::stderr().lock(), "purgewatch: {}", harmless(&text.to_string()));
+}
+
+/// A text of one or several lines that cannot steer a terminal.
+fn harmless(text: &str) -> String {
+    text.split('\n').map(|line| Untrusted(line).to_string()).collect::<Vec<_>>().join("\n")
 }
 
 /// Writes a text to stderr as it is, for diagnostics with a form of their own.
@@ -149,6 +157,11 @@ mod tests {
     fn a_reader_that_went_away_changes_nothing() {
         assert_eq!(ends_with(io::ErrorKind::BrokenPipe, Exit::Done), Exit::Done);
         assert_eq!(ends_with(io::ErrorKind::BrokenPipe, Exit::Stale), Exit::Stale);
+    }
+
+    #[test]
+    fn a_diagnostic_keeps_its_lines_and_cannot_steer_a_terminal() {
+        assert_eq!(harmless("/etc/\u{1b}[2Jx:\nnot found"), "/etc/\\x1b[2Jx:\nnot found");
     }
 
     #[test]

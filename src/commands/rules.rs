@@ -3,12 +3,15 @@
 mod alerts;
 mod yaml;
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::Exit;
 use super::config_file::ConfigFile;
 use super::output::{Output, Untrusted};
 use crate::config::Config;
+use crate::model::parse_duration;
 
 /// Print Prometheus alerting rules for a configuration.
 ///
@@ -18,7 +21,8 @@ use crate::config::Config;
 #[command(after_help = "\
 Examples:
   purgewatch rules -c purgewatch.toml > /etc/prometheus/rules/purgewatch.yml
-  purgewatch rules --job edge-purgewatch --runbook-base https://wiki.example.com/purgewatch")]
+  purgewatch rules --job edge-purgewatch --runbook-base https://wiki.example.com/purgewatch
+  purgewatch rules -c rehearsal.toml --least-wait 5s")]
 pub(super) struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
@@ -28,6 +32,10 @@ pub(super) struct Arguments {
     /// What the runbook links of the alerts begin with; `#runbook-...` is added
     #[arg(long, value_name = "URL", default_value = "README.md", value_parser = plain)]
     runbook_base: String,
+    /// The shortest time that an alert waits before it fires; the least times of the others are
+    /// multiples of it. Shorter than a minute is for a rehearsal: on a busy network it cries wolf
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = wait)]
+    least_wait: Duration,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
@@ -41,13 +49,22 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
 }
 
 fn text_of(config: &Config, file: &str, arguments: &Arguments) -> String {
-    let alerts = alerts::of(config, &arguments.job);
+    let alerts = alerts::of(config, &arguments.job, arguments.least_wait);
     let header = format!(
         "Alerting rules for {}, printed by purgewatch {}.",
         Untrusted(file),
         env!("CARGO_PKG_VERSION")
     );
     yaml::document(&header, &alerts, &arguments.runbook_base)
+}
+
+/// A time that Prometheus can wait: it counts in whole seconds here.
+fn wait(text: &str) -> Result<Duration, String> {
+    let wait = parse_duration(text).map_err(|error| error.to_string())?;
+    if wait < Duration::from_secs(1) || wait > Duration::from_secs(3_600) {
+        return Err("expected a duration from 1s to 1h".to_owned());
+    }
+    Ok(wait)
 }
 
 /// A text that may stand in a label or an annotation: no controls, and no `{{`, which Prometheus

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,8 +11,10 @@ use super::Exit;
 use super::config_file::ConfigFile;
 use super::output::complain;
 use crate::admin::{SecretSource, Target};
-use crate::config::{Config, Node, SecretSettings};
+use crate::config::{Config, Node};
+use crate::daemon::secret_source;
 use crate::model::{HostPort, NodeName, Secret};
+use crate::systemd::Credentials;
 
 /// Where a local Varnish has its admin port as Debian and the upstream packages start it.
 const USUAL_ADDRESS: &str = "127.0.0.1:6082";
@@ -165,25 +167,18 @@ fn chosen_node(node: &Node) -> Result<ChosenNode, Exit> {
     let name = &node.name;
     let Some(admin) = &node.admin else {
         return Err(usage(format_args!(
-            "node {name} has no admin port in the configuration, so it cannot be reached; name \
+            "node {name} has no `admin` in the configuration, so no ban can be sent to it; name \
              the others with --node"
         )));
     };
-    let secret = match &admin.secret {
-        SecretSettings::None => SecretSource::None,
-        SecretSettings::File(path) => SecretSource::File(path.clone()),
-        SecretSettings::Credential(credential) => {
-            let Some(directory) = variable("CREDENTIALS_DIRECTORY") else {
-                complain(format_args!(
-                    "node {name}: its secret is the systemd credential {credential}, and \
-                     CREDENTIALS_DIRECTORY is not set: run this within the unit, or give the node \
-                     with -T and -S"
-                ));
-                return Err(Exit::Secret);
-            };
-            SecretSource::File(Path::new(&directory).join(credential))
-        }
-    };
+    let credentials = Credentials::from_environment();
+    let secret = secret_source(&admin.secret, &credentials).map_err(|fault| {
+        complain(format_args!(
+            "node {name}: {fault}; a `secret_file` beside `secret_credential` serves commands \
+             outside of the unit"
+        ));
+        Exit::Secret
+    })?;
     let target = Target { node: name.clone(), address: admin.address.clone(), secret };
     Ok(ChosenNode { target, step_limit: Some(admin.timeout) })
 }

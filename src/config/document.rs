@@ -1,21 +1,21 @@
 //! The tables of a configuration, from what is written to what is meant.
 
-use std::collections::BTreeMap;
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::diagnostic::{Finding, Kind};
 use super::endpoint::{self, Defaults};
-use super::plausible::{self, Placed};
-use super::reader::{Findings, Section, TOP, Value, nearest};
+use super::plausible;
+use super::reader::{Findings, Section, TOP, Value};
+use super::table::{Names, all, name, section, tables};
 use super::value;
 use super::{AdminSettings, Config, Daemon, Node, Origin, SecretSettings, ServerAddress};
-use crate::model::{HostPort, NameError, NodeName, OriginName, Scheme};
+use crate::model::{HostPort, NodeName, OriginName, Scheme};
 
 const LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 19_131);
 const STATE_DIR: &str = "/var/lib/purgewatch";
@@ -66,142 +66,6 @@ pub(super) fn resolve<'t>(
     }
     let (nodes, origins, endpoints) = (nodes.values()?, origins.values()?, endpoints.values()?);
     Some(Config { daemon, nodes, origins, endpoints })
-}
-
-/// The names of one kind of table, as they are written: a table with another fault is still one
-/// that others may point at.
-pub(super) struct Names<'t> {
-    kind: &'static str,
-    places: BTreeMap<&'t str, Range<usize>>,
-    /// In the order of the file.
-    order: Vec<&'t str>,
-}
-
-impl<'t> Names<'t> {
-    fn of(sections: &[Section<'t>], kind: &'static str, findings: &Findings) -> Self {
-        let mut names = Self { kind, places: BTreeMap::new(), order: Vec::new() };
-        for section in sections {
-            let Some((name, place)) = section.name() else { continue };
-            if let Some(first) = names.places.get(name) {
-                let message = format!("the name {name:?} is taken by another {kind}");
-                let finding = Finding::error(Kind::Value, place, message);
-                findings.add(finding.related(first.clone(), "first given here"));
-            } else {
-                names.places.insert(name, place);
-                names.order.push(name);
-            }
-        }
-        names
-    }
-
-    /// All of them, in the order of the file.
-    pub(super) fn all(&self) -> &[&'t str] {
-        &self.order
-    }
-
-    /// Reads a name that has to be one of these.
-    pub(super) fn reference(&self, value: &'t Value<'t>, findings: &Findings) -> Option<&'t str> {
-        let text = value::text(value, findings)?;
-        if self.places.contains_key(text) {
-            return Some(text);
-        }
-        if self.order.is_empty() {
-            // That there is none at all was noted, and is what has to be mended.
-            return None;
-        }
-        let message = format!("there is no {} named {text:?}", self.kind);
-        let finding = Finding::error(Kind::Relation, value.span(), message);
-        findings.add(match nearest(text, self.order.iter().copied()) {
-            Some(near) => finding.help(format!("did you mean {near:?}?")),
-            None => finding.help(format!("name one of the [[{}]] tables", self.kind)),
-        });
-        None
-    }
-}
-
-/// Opens a value as a table to be read key by key.
-pub(super) fn section<'t>(
-    what: &'static str,
-    value: &'t Value<'t>,
-    findings: &'t Findings,
-) -> Option<Section<'t>> {
-    match value.get_ref() {
-        DeValue::Table(table) => Some(Section::new(what, value.span(), table, findings)),
-        DeValue::Array(array) if array.iter().all(|item| item.get_ref().is_table()) => {
-            let message = format!("{what} stands in a file once, with single brackets");
-            findings.wrong(value.span(), message);
-            None
-        }
-        _ => {
-            value::mistyped(value, findings, "a table");
-            None
-        }
-    }
-}
-
-/// Opens each of the `[[KEY]]` tables, of which there must be one.
-fn tables<'t>(
-    top: &mut Section<'t>,
-    key: &'static str,
-    what: &'static str,
-    findings: &'t Findings,
-) -> Vec<Section<'t>> {
-    let missing = || format!("expected at least one {what}, got none");
-    let mut absent = true;
-    let sections = top.optional(key, |value, findings| {
-        absent = false;
-        match value.get_ref() {
-            DeValue::Array(items) if items.is_empty() => {
-                findings.wrong(value.span(), missing());
-                None
-            }
-            DeValue::Array(_) => value::list(value, findings, |v, f| section(what, v, f)),
-            DeValue::Table(_) => {
-                let message = format!("expected {what} with double brackets, got [{key}]");
-                findings.wrong(value.span(), message);
-                None
-            }
-            _ => {
-                value::mistyped(value, findings, what);
-                None
-            }
-        }
-    });
-    if absent {
-        findings.add(Finding::missing(missing()));
-    }
-    sections.unwrap_or_default()
-}
-
-/// What was read of the tables of one kind.
-struct All<T> {
-    read: Vec<Placed<T>>,
-    /// Whether that is all of them.
-    complete: bool,
-}
-
-impl<T> All<T> {
-    fn values(self) -> Option<Vec<T>> {
-        self.complete.then(|| self.read.into_iter().map(|placed| placed.value).collect())
-    }
-}
-
-/// Reads every table, also after one that is faulty. Findings about the whole of one point at the
-/// value of `key`.
-fn all<'t, T>(
-    sections: Vec<Section<'t>>,
-    key: &str,
-    mut read: impl FnMut(Section<'t>) -> Option<T>,
-) -> All<T> {
-    let mut all = All { read: Vec::with_capacity(sections.len()), complete: true };
-    for section in sections {
-        let place = section.place(key).unwrap_or_else(|| section.span.clone());
-        match read(section) {
-            Some(value) => all.read.push(Placed { value, place }),
-            None => all.complete = false,
-        }
-    }
-    all
 }
 
 fn daemon(mut section: Section<'_>) -> Daemon {
@@ -257,10 +121,6 @@ fn secret(section: &mut Section<'_>, had_admin: bool) -> SecretSettings {
     let file = section.optional("secret_file", value::absolute_path);
     let credential = section.optional("secret_credential", value::credential);
     let places = (section.place("secret_file"), section.place("secret_credential"));
-    if let (Some(_), Some(_)) = places {
-        let message = "the secret is given twice, as `secret_file` and as `secret_credential`";
-        section.findings().wrong(section.key_place("secret_credential"), message);
-    }
     if !had_admin {
         for (key, place) in [("secret_file", places.0), ("secret_credential", places.1)] {
             if place.is_some() {
@@ -271,8 +131,8 @@ fn secret(section: &mut Section<'_>, had_admin: bool) -> SecretSettings {
         }
     }
     match (file, credential) {
-        (Some(path), _) => SecretSettings::File(path),
-        (None, Some(name)) => SecretSettings::Credential(name),
+        (file, Some(name)) => SecretSettings::Credential { name, file },
+        (Some(path), None) => SecretSettings::File(path),
         (None, None) => SecretSettings::None,
     }
 }
@@ -299,13 +159,6 @@ fn origin(mut section: Section<'_>) -> Option<Origin> {
     section.finish();
     let connections = connections.unwrap_or(CONNECTIONS);
     Some(Origin { name: name?, address: address?, ca_file, max_rate, connections })
-}
-
-/// Reads the name of a table's own.
-pub(super) fn name<T>(
-    new: impl FnOnce(&str) -> Result<T, NameError>,
-) -> impl FnOnce(&Value<'_>, &Findings) -> Option<T> {
-    move |value, findings| value::named(value, findings, new)
 }
 
 fn server(value: &Value<'_>, findings: &Findings) -> Option<ServerAddress> {

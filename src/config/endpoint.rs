@@ -9,8 +9,8 @@ use regex::bytes::Regex;
 use toml::de::DeValue;
 
 use super::diagnostic::{Finding, Kind};
-use super::document::{Names, name, section};
 use super::reader::{Findings, Section, Value};
+use super::table::{Names, name, section};
 use super::value;
 use super::{BanHeaders, Endpoint, Variant};
 use crate::model::{EndpointName, HttpUrl, NodeName, OriginName, VariantName};

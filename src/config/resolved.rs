@@ -99,9 +99,14 @@ pub enum SecretSettings {
     None,
     /// `secret_file`: an absolute path.
     File(PathBuf),
-    /// `secret_credential`: the name of a systemd credential (systemd.exec(5), `LoadCredential=`),
-    /// a file of that name in `$CREDENTIALS_DIRECTORY`.
-    Credential(String),
+    /// `secret_credential`: a systemd credential (systemd.exec(5), `LoadCredential=`).
+    Credential {
+        /// Its name: that of a file in `$CREDENTIALS_DIRECTORY`.
+        name: String,
+        /// `secret_file` beside it: read where systemd hands over no such credential, as to a
+        /// command in a shell.
+        file: Option<PathBuf>,
+    },
 }
 
 /// `[[origin]]`: where the truth is fetched from, bypassing every cache.

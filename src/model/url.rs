@@ -120,7 +120,10 @@ impl FromStr for HttpUrl {
         }
         // What the request line can hold (RFC 9112 section 3): no blanks, no controls, ASCII.
         let sendable = |c: char| c.is_ascii_graphic() && !matches!(c, '<' | '>' | '\\' | '^' | '`');
-        if let Some(found) = tail.chars().find(|&c| !sendable(c)) {
+        // hyper cannot send a quote in a query; no browser does either.
+        let query = tail.split_once('?').map_or("", |(_, query)| query);
+        let found = tail.chars().find(|&c| !sendable(c)).or(query.chars().find(|&c| c == '"'));
+        if let Some(found) = found {
             return Err(UrlError::Character { found });
         }
         let path_and_query =
@@ -185,6 +188,7 @@ mod tests {
         assert!(matches!(wrong("rec.example.com/"), UrlError::Scheme { .. }));
         assert_eq!(wrong("http://a/b c"), UrlError::Character { found: ' ' });
         assert_eq!(wrong("http://a/b\r\nX: y"), UrlError::Character { found: '\r' });
+        assert_eq!(wrong("http://a/\"?\""), UrlError::Character { found: '"' });
         assert_eq!(wrong("http://a/ü"), UrlError::Character { found: 'ü' });
         assert_eq!(wrong("http://u:p@a/"), UrlError::Credentials);
         assert_eq!(wrong("http://a/#top"), UrlError::Fragment);

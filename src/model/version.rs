@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The version of one response: its status and the mark that the endpoint's `compare` rule reads.
 ///
@@ -74,10 +75,25 @@ impl Version {
         }
     }
 
-    /// A short form for people: the status, the kind, and enough of the value to tell two apart.
+    /// A short form for people: the status, and enough of the value to tell two apart.
     #[must_use]
     pub fn short(&self) -> String {
-        let text = self.to_string();
+        let status = self.status;
+        let text = match &self.mark {
+            Mark::Body(digest) => format!("{status} body {}", hex::encode(digest)),
+            Mark::Etag(tag) => format!("{status} ETag {tag}"),
+            Mark::LastModified(seconds) => {
+                let at = std::time::UNIX_EPOCH.checked_add(Duration::from_secs(*seconds));
+                // Beyond the year 9999 there is no HTTP date.
+                match at.filter(|_| *seconds < 253_402_300_800) {
+                    Some(at) => return format!("{status} {}", httpdate::fmt_http_date(at)),
+                    None => format!("{status} {seconds} s after 1970"),
+                }
+            }
+            Mark::Token(value) => format!("{status} {value}"),
+            Mark::Location(target) => format!("{status} to {target}"),
+            Mark::Status => return status.to_string(),
+        };
         let mut short: String = text.chars().take(28).collect();
         if short.len() < text.len() {
             short.push('…');
@@ -181,6 +197,17 @@ mod tests {
         assert_eq!(there.relation_to(&gone), Relation::Different);
         let newer = Version { status: 404, mark: Mark::Token("9".into()) };
         assert_eq!(newer.relation_to(&token("1")), Relation::Different);
+    }
+
+    #[test]
+    fn the_short_form_is_for_people() {
+        let short = |mark| Version { status: 200, mark }.short();
+        assert_eq!(short(Mark::Token("7".into())), "200 7");
+        assert_eq!(short(Mark::Status), "200");
+        let date = "200 Tue, 14 Nov 2023 22:13:20 GMT";
+        assert_eq!(short(Mark::LastModified(1_700_000_000)), date);
+        assert_eq!(short(Mark::LastModified(u64::MAX)).chars().count(), 29);
+        assert_eq!(short(Mark::Body([0xab; 32])), format!("200 body {}…", "ab".repeat(9) + "a"));
     }
 
     #[test]

@@ -142,7 +142,7 @@ pub struct Answer {
     pub cache: CacheSigns,
     /// `Retry-After`, where it stands beside 429 or 503.
     pub retry_after: Option<Duration>,
-    /// The size of the decoded body, in bytes.
+    /// The size of the body, in bytes: decoded where the rule looks into it, else as received.
     pub body_bytes: u64,
 }
 
@@ -223,20 +223,62 @@ pub enum Failure {
     Encoding,
 }
 
-impl Failure {
-    /// The `result` label of `probes_total`.
+/// What came of one fetch from a node, coarsely: the `result` label of `probes_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProbeResult {
+    /// An answer with a version.
+    Ok,
+    /// The same, but with no sign of Varnish: is this address a cache at all?
+    NotACache,
+    /// An answer with an acceptable status that lacks what is compared.
+    Unversioned,
+    /// An answer whose status is not acceptable.
+    Status,
+    /// No connection: name lookup, refused, unreachable, TLS.
+    Connect,
+    /// A phase took too long.
+    Timeout,
+    /// Cut off, not HTTP, too large, or not decodable.
+    Protocol,
+}
+
+impl ProbeResult {
+    /// Every result, in the order of the enumeration.
+    pub const ALL: [Self; 7] = [
+        Self::Ok,
+        Self::NotACache,
+        Self::Unversioned,
+        Self::Status,
+        Self::Connect,
+        Self::Timeout,
+        Self::Protocol,
+    ];
+
+    /// The `result` label.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
-            Self::Resolve => "resolve",
-            Self::Refused => "refused",
-            Self::Unreachable => "unreachable",
-            Self::Timeout(_) => "timeout",
-            Self::Tls => "tls",
-            Self::Closed => "closed",
-            Self::NotHttp => "not_http",
-            Self::BodyTooLarge => "body_too_large",
-            Self::Encoding => "encoding",
+            Self::Ok => "ok",
+            Self::NotACache => "not_a_cache",
+            Self::Unversioned => "unversioned",
+            Self::Status => "status",
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+impl Failure {
+    /// The result that a fetch with this failure counts as.
+    #[must_use]
+    pub const fn result(self) -> ProbeResult {
+        match self {
+            Self::Resolve | Self::Refused | Self::Unreachable | Self::Tls => ProbeResult::Connect,
+            Self::Timeout(_) => ProbeResult::Timeout,
+            Self::Closed | Self::NotHttp | Self::BodyTooLarge | Self::Encoding => {
+                ProbeResult::Protocol
+            }
         }
     }
 }
@@ -255,5 +297,19 @@ impl Observation {
     #[must_use]
     pub fn version(&self) -> Option<&Version> {
         self.answer().and_then(|answer| answer.version.as_ref().ok())
+    }
+
+    /// What this fetch, made from a node, counts as.
+    #[must_use]
+    pub fn result(&self) -> ProbeResult {
+        match &self.outcome {
+            Outcome::Failed(failure) => failure.result(),
+            Outcome::Answer(answer) => match answer.version {
+                Ok(_) if answer.cache.is_varnish => ProbeResult::Ok,
+                Ok(_) => ProbeResult::NotACache,
+                Err(Unversioned::Status) => ProbeResult::Status,
+                Err(_) => ProbeResult::Unversioned,
+            },
+        }
     }
 }

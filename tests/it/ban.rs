@@ -151,7 +151,7 @@ fn nodes_are_named_by_the_environment_and_by_a_configuration() {
     let lines = text.lines().filter(|l| !l.starts_with("admin =") && !l.starts_with("secret_file"));
     std::fs::write(&without, lines.collect::<Vec<_>>().join("\n")).unwrap();
     let output = one(&["-c", without.to_str().unwrap()], &[]);
-    check_code(&output, 2, "node cache-01 has no admin port in the configuration");
+    check_code(&output, 2, "node cache-01 has no `admin` in the configuration");
     let credential = varnishd.dir().join("credential.toml");
     let secret_line = format!("secret_file = \"{secret}\"");
     std::fs::write(&credential, text.replace(&secret_line, "secret_credential = \"secret\""))

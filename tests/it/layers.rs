@@ -106,6 +106,39 @@ fn files_hold_one_idea() {
     assert!(named.is_empty(), "names that say nothing: {named:?}");
 }
 
+/// `super::super::` from a module's own file, or further up from a deeper one, leads past the top
+/// module to its siblings; `use crate as` gives the root another name.
+#[test]
+fn nothing_reaches_the_root_by_another_way() {
+    let mut faults = Vec::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (path, _, text) in sources() {
+        let depth = path.strip_prefix(&root).unwrap().components().count();
+        if climbs_out(&text, depth) {
+            faults.push(path.display().to_string());
+        }
+    }
+    assert!(faults.is_empty(), "say crate:: instead of climbing: {faults:?}");
+}
+
+/// Whether the code of a file this deep (1: `src/foo.rs`) reaches the crate's root with `super`.
+fn climbs_out(text: &str, depth: usize) -> bool {
+    let code: String = without_tests_and_comments(text).split_whitespace().collect();
+    code.contains(&"super::".repeat(depth)) || code.contains("usecrateas")
+}
+
+#[test]
+fn the_reader_of_imports_sees_detours() {
+    assert!(climbs_out("use super::commands;", 1));
+    assert!(climbs_out("use super:: super::commands;", 2));
+    assert!(climbs_out("use crate as root;", 2));
+    assert!(!climbs_out("use super::super::Exit;", 3));
+    let late = "#[cfg(test)]\nmod simulation;\nuse crate::daemon::Driver;\n\
+                #[cfg(test)]\nmod tests { use crate::commands; }";
+    assert_eq!(used_modules(late).into_iter().collect::<Vec<_>>(), ["daemon"]);
+    assert_eq!(used_modules("use purgewatch::daemon;").len(), 1);
+}
+
 /// Every source below `src` but the two roots: its path, its top module, its text.
 fn sources() -> Vec<(PathBuf, String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -133,7 +166,8 @@ fn sources() -> Vec<(PathBuf, String, String)> {
 
 /// The top modules named in `crate::NAME`, also within `crate::{...}`, tests and docs left out.
 fn used_modules(text: &str) -> BTreeSet<String> {
-    let code = without_tests_and_comments(text);
+    // The root has other names: those must not be a way around the table.
+    let code = without_tests_and_comments(text).replace("purgewatch::", "crate::");
     let mut used = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
@@ -166,8 +200,21 @@ fn used_modules(text: &str) -> BTreeSet<String> {
     used
 }
 
+/// The tests at a file's end are left out. A test module of its own file ends nothing: what comes
+/// after its declaration is code.
 fn without_tests_and_comments(text: &str) -> String {
-    let code = text.split("#[cfg(test)]").next().unwrap();
+    let mut code = String::new();
+    let mut parts = text.split("#[cfg(test)]");
+    code.push_str(parts.next().unwrap());
+    for part in parts {
+        let (declaration, rest) = part.split_once(['{', ';']).unwrap_or((part, ""));
+        let elsewhere = declaration.trim_start().starts_with("mod ")
+            && part[declaration.len()..].starts_with(';');
+        if !elsewhere {
+            break;
+        }
+        code.push_str(rest);
+    }
     code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 

@@ -13,10 +13,14 @@
 
 mod admin;
 mod ban;
+mod check;
 mod config;
 mod expose;
+mod faults;
+mod incident;
 mod layers;
 mod probe;
+mod readme;
 mod rules;
 mod store;
 mod support;

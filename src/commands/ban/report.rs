@@ -108,9 +108,8 @@ fn failures_of(report: &NodeReport, bans: &Bans) {
     let mut groups: Vec<(String, &Ban, usize)> = Vec::new();
     let mut unnamed = 0;
     for (state, ban) in report.states.iter().zip(&bans.bans) {
-        let Some(failure) = state.failure() else { continue };
-        let mut message = failure.message(&report.node);
-        if failure.exit() == Exit::Rejected {
+        let Some(mut message) = state.message(&report.node) else { continue };
+        if state.failure().is_some_and(|failure| failure.exit() == Exit::Rejected) {
             let too_new = ban.warnings.iter().find(|w| matches!(w, Warning::NeedsVersion { .. }));
             if let Some(warning) = too_new {
                 let _ = write!(message, " ({warning})");
@@ -269,8 +268,8 @@ fn node_item(report: &NodeReport) -> NodeItem<'_> {
             Some(FailureItem {
                 ban,
                 reason: failure.reason(),
-                outcome: if failure.is_certain() { "not_taken" } else { "unknown" },
-                message: failure.message(&report.node),
+                outcome: if state.is_certain() { "not_taken" } else { "unknown" },
+                message: state.message(&report.node)?,
             })
         })
         .collect();

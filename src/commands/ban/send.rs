@@ -40,6 +40,10 @@ pub(super) struct NodeReport {
     pub(super) address: HostPort,
     /// One for each ban.
     pub(super) states: Vec<State>,
+    /// Its connection, once it is this node's turn.
+    client: Option<Client>,
+    /// So many bans, counted from the first one, have been handed to the client.
+    handed: Cell<usize>,
     /// How often it was tried again.
     pub(super) retried: u32,
     /// How long it took, from the start to its last answer.
@@ -54,7 +58,12 @@ pub(super) enum State {
     /// On the node's list.
     Taken,
     /// It failed.
-    Failed(Rc<Failure>),
+    Failed {
+        /// Why, at the last attempt.
+        failure: Rc<Failure>,
+        /// Whether an attempt before that may have put it on the list all the same.
+        perhaps_before: bool,
+    },
 }
 
 /// Why a ban has no good end.
@@ -62,10 +71,21 @@ pub(super) enum State {
 pub(super) enum Failure {
     /// The client says so.
     Admin(AdminError),
+    /// Not sent, because of how another ban went.
+    Withheld(AdminError),
+    /// The limit on the whole, or Ctrl-C, came before the answer.
+    Ended(End),
+    /// The same came before it was sent: at this step, or before its turn.
+    NotSent { end: End, stage: Option<Stage> },
+}
+
+/// What ended everything before its time.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
     /// The limit on the whole was reached.
-    GivenUp { limit: Duration },
+    Limit(Duration),
     /// Somebody pressed Ctrl-C.
-    Interrupted,
+    Interrupt,
 }
 
 /// Sends every ban to every node.
@@ -97,6 +117,8 @@ async fn send_to_all(
             node: node.target.node.clone(),
             address: node.target.address.clone(),
             states: vec![State::Waiting; commands.len()],
+            client: None,
+            handed: Cell::new(0),
             retried: 0,
             took: Duration::ZERO,
         })
@@ -127,22 +149,31 @@ async fn send_to_all(
         }
     }
     progress.clear();
-    let left_over = Rc::new(if interrupted {
-        Failure::Interrupted
-    } else {
-        Failure::GivenUp { limit: limits.total }
-    });
+    let end = if interrupted { End::Interrupt } else { End::Limit(limits.total) };
     for report in &mut reports {
-        for state in &mut report.states {
-            if matches!(state, State::Waiting) {
-                *state = State::Failed(Rc::clone(&left_over));
-            }
-        }
+        report.end(end);
         if report.took.is_zero() {
             report.took = start.elapsed();
         }
     }
     Ok((reports, interrupted))
+}
+
+impl NodeReport {
+    /// Settles what has no answer yet: what may have been sent, and what cannot have been.
+    fn end(&mut self, end: End) {
+        let client = self.client.take();
+        let connected = client.as_ref().is_some_and(Client::has_connected);
+        let stage = client.filter(|_| !connected).and_then(|client| client.stage());
+        let sent = if connected { self.handed.get() } else { 0 };
+        let [unknown, not_sent] =
+            [Failure::Ended(end), Failure::NotSent { end, stage }].map(Rc::new);
+        for (place, state) in self.states.iter_mut().enumerate() {
+            if matches!(state, State::Waiting) {
+                state.fail(if place < sent { &unknown } else { &not_sent });
+            }
+        }
+    }
 }
 
 /// The attempts on one node.
@@ -161,8 +192,9 @@ impl Attempt<'_> {
         let client = Client::new(self.node.target.clone(), self.options());
         let mut random = fastrand::Rng::with_seed(random_seed() ^ self.at as u64);
         let mut pause = FIRST_PAUSE;
+        report.client = Some(client.clone());
         loop {
-            self.round(&client, &mut report.states).await;
+            self.round(&client, &mut report.states, &report.handed).await;
             report.took = self.start.elapsed();
             let again = report.states.iter().any(State::may_be_retried);
             let left = self.limits.total.saturating_sub(self.start.elapsed());
@@ -191,29 +223,34 @@ impl Attempt<'_> {
     }
 
     /// Sends every ban that is not on the list yet, once.
-    async fn round(&self, client: &Client, states: &mut [State]) {
+    async fn round(&self, client: &Client, states: &mut [State], handed: &Cell<usize>) {
         let pending: Vec<usize> =
             (0..states.len()).filter(|&at| states.get(at).is_some_and(State::is_open)).collect();
-        let commands = pending.iter().filter_map(|&at| self.commands.get(at)).cloned();
+        let hand_over = |&at: &usize| {
+            handed.set(handed.get().max(at + 1));
+            self.commands.get(at).cloned()
+        };
+        let commands = pending.iter().filter_map(hand_over);
         let mut batch = client.batch(stream::iter(commands));
         let mut places = pending.iter();
         while let Some(result) = batch.next().await {
             let Some(&place) = places.next() else { return };
-            let state = match result {
-                Ok(_) => {
-                    self.progress.advance();
-                    State::Taken
-                }
-                Err(error) => State::Failed(Rc::new(Failure::Admin(error))),
+            let Some(state) = states.get_mut(place) else { return };
+            let Err(error) = result else {
+                self.progress.advance();
+                *state = State::Taken;
+                continue;
             };
-            let hopeless = state.ends_the_round();
-            if let Some(slot) = states.get_mut(place) {
-                *slot = state.clone();
-            }
+            let hopeless = ends_the_round(&error);
+            let withheld = Rc::new(Failure::Withheld(error.clone()));
+            let failure = Rc::new(Failure::Admin(error));
+            state.fail(&failure);
             if hopeless {
+                // Those that were handed over already may have gone out with it.
+                let sent = handed.get();
                 for &rest in places {
-                    if let Some(slot) = states.get_mut(rest) {
-                        *slot = state.clone();
+                    if let Some(state) = states.get_mut(rest) {
+                        state.fail(if rest < sent { &failure } else { &withheld });
                     }
                 }
                 return;
@@ -228,78 +265,121 @@ impl State {
         match self {
             Self::Waiting => true,
             Self::Taken => false,
-            Self::Failed(_) => self.may_be_retried(),
+            Self::Failed { .. } => self.may_be_retried(),
         }
+    }
+
+    /// Notes a failure. That an earlier one left open whether the ban is on the list stays true.
+    fn fail(&mut self, failure: &Rc<Failure>) {
+        let perhaps_before = matches!(self, Self::Failed { .. }) && !self.is_certain();
+        *self = Self::Failed { failure: Rc::clone(failure), perhaps_before };
     }
 
     /// Bans may be repeated: the same ban twice does no harm.
     fn may_be_retried(&self) -> bool {
         match self {
-            Self::Failed(failure) => match &**failure {
-                Failure::Admin(error) => error.retry() != Retry::Never,
-                Failure::GivenUp { .. } | Failure::Interrupted => false,
+            Self::Failed { failure, .. } => match &**failure {
+                Failure::Admin(error) | Failure::Withheld(error) => error.retry() != Retry::Never,
+                Failure::Ended(_) | Failure::NotSent { .. } => false,
             },
             Self::Waiting | Self::Taken => false,
         }
     }
 
-    /// Whether the other bans would fare alike: there is no connection, or it cannot be relied on.
-    fn ends_the_round(&self) -> bool {
-        let Self::Failed(failure) = self else { return false };
-        let Failure::Admin(error) = &**failure else { return false };
-        let not_connected = !matches!(error.stage, Stage::Command(_));
-        not_connected || matches!(error.kind, Kind::ForeignReply { .. } | Kind::UnaskedReply { .. })
-    }
-
     pub(super) fn failure(&self) -> Option<&Failure> {
         match self {
-            Self::Failed(failure) => Some(failure),
+            Self::Failed { failure, .. } => Some(failure),
             Self::Waiting | Self::Taken => None,
         }
     }
+
+    /// Whether it is certain where the ban is: on the list, or not.
+    pub(super) fn is_certain(&self) -> bool {
+        match self {
+            Self::Failed { failure, perhaps_before } => !perhaps_before && failure.is_certain(),
+            Self::Taken => true,
+            Self::Waiting => false,
+        }
+    }
+
+    /// What happened to a ban that failed, with the node's name in front.
+    pub(super) fn message(&self, node: &NodeName) -> Option<String> {
+        let Self::Failed { failure, perhaps_before } = self else { return None };
+        let mut message = failure.message(node);
+        if *perhaps_before && failure.is_certain() {
+            message.push_str("; whether an earlier attempt carried it out is unknown");
+        }
+        Some(message)
+    }
+}
+
+/// Whether the other bans would fare alike: there is no connection, or it cannot be relied on.
+fn ends_the_round(error: &AdminError) -> bool {
+    let not_connected = !matches!(error.stage, Stage::Command(_));
+    not_connected || matches!(error.kind, Kind::ForeignReply { .. } | Kind::UnaskedReply { .. })
 }
 
 impl Failure {
     /// A stable name for programs.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Admin(error) => error.label(),
-            Self::GivenUp { .. } => "deadline",
-            Self::Interrupted => "interrupted",
+            Self::Admin(error) | Self::Withheld(error) => error.label(),
+            Self::Ended(end) | Self::NotSent { end, .. } => match end {
+                End::Limit(_) => "deadline",
+                End::Interrupt => "interrupted",
+            },
         }
     }
 
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Admin(error) => match error.fault() {
+            Self::Admin(error) | Self::Withheld(error) => match error.fault() {
                 Fault::Unreachable | Fault::Unreliable => Exit::Unreachable,
                 Fault::Secret => Exit::Secret,
                 Fault::Rejected { .. } => Exit::Rejected,
                 Fault::ChildNotRunning => Exit::CacheDown,
             },
-            Self::GivenUp { .. } => Exit::Unreachable,
-            Self::Interrupted => Exit::Interrupted,
+            Self::Ended(end) | Self::NotSent { end, .. } => match end {
+                End::Limit(_) => Exit::Unreachable,
+                End::Interrupt => Exit::Interrupted,
+            },
         }
     }
 
-    /// Whether the ban is certainly not on the list.
-    pub(super) fn is_certain(&self) -> bool {
-        matches!(self, Self::Admin(error) if error.outcome() == Outcome::NotDone)
+    /// Whether this attempt certainly did not put the ban on the list.
+    fn is_certain(&self) -> bool {
+        match self {
+            Self::Admin(error) => error.outcome() == Outcome::NotDone,
+            Self::Withheld(_) | Self::NotSent { .. } => true,
+            Self::Ended(_) => false,
+        }
     }
 
-    /// What happened, with the node's name in front.
-    pub(super) fn message(&self, node: &NodeName) -> String {
+    fn message(&self, node: &NodeName) -> String {
         match self {
             Self::Admin(error) => error.to_string(),
-            Self::GivenUp { limit } => {
-                format!(
-                    "{node}: no answer when the limit of {} was reached; whether it was carried \
-                     out is unknown",
-                    format_duration(*limit)
-                )
+            // Without a connection all fare alike, sent or not: they are one line.
+            Self::Withheld(error) if error.outcome() == Outcome::NotDone => error.to_string(),
+            Self::Withheld(_) => {
+                format!("{node}: not sent, because the replies of this node cannot be relied on")
             }
-            Self::Interrupted => {
+            Self::Ended(End::Limit(limit)) => format!(
+                "{node}: no answer when the limit of {} was reached; whether it was carried out \
+                 is unknown",
+                format_duration(*limit)
+            ),
+            Self::Ended(End::Interrupt) => {
                 format!("{node}: interrupted; whether it was carried out is unknown")
+            }
+            Self::NotSent { end, stage } => {
+                let step = stage.as_ref().map(|stage| format!("{stage}: ")).unwrap_or_default();
+                match end {
+                    End::Limit(limit) => {
+                        let limit = format_duration(*limit);
+                        format!("{node}: {step}the limit of {limit} was reached; nothing was sent")
+                    }
+                    End::Interrupt => format!("{node}: {step}interrupted; nothing was sent"),
+                }
             }
         }
     }

@@ -42,35 +42,38 @@ impl Severity {
 /// The alerts for a configuration. Those that could never fire with it are left out.
 ///
 /// No alert fires on a single scrape: what one bad probe or check shows is mended or confirmed by
-/// the next, so each waits for more than one of them, and for a minute at the least.
-pub(super) fn of(config: &Config, job: &str) -> Vec<Alert> {
+/// the next, so each waits for more than one of them, and for `least` at the least, a minute as a
+/// rule. What a cache or an origin does by itself now and then gets a multiple of it.
+pub(super) fn of(config: &Config, job: &str, least: Duration) -> Vec<Alert> {
     let slowest = config.endpoints.iter().map(|e| e.interval).max().unwrap_or_default();
-    let mut alerts = vec![stale()];
-    alerts.extend(purge_path(config));
-    alerts.push(not_probed(config));
-    alerts.push(nothing_probed(slowest));
-    alerts.push(unknown(slowest));
-    alerts.push(unverifiable(slowest));
-    alerts.push(cache_down(slowest));
-    alerts.push(origin_down(slowest));
-    alerts.push(reload_failed());
-    alerts.push(daemon_down(job));
+    let mut alerts = vec![stale(least)];
+    alerts.extend(purge_path(config, least));
+    alerts.push(not_probed(config, least));
+    alerts.push(nothing_probed(slowest, least));
+    alerts.push(unknown(slowest, least));
+    alerts.push(unverifiable(slowest, least));
+    alerts.push(cache_down(slowest, least));
+    alerts.push(origin_down(slowest, least));
+    alerts.push(reload_failed(least));
+    alerts.push(daemon_down(job, least));
     alerts
 }
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// `count` intervals, and `least` at the least.
 fn intervals(count: u32, interval: Duration, least: Duration) -> Duration {
     interval.saturating_mul(count).max(least)
 }
 
-fn stale() -> Alert {
+fn stale(least: Duration) -> Alert {
     Alert {
         name: "PurgewatchEndpointStale",
-        expression: "purgewatch_endpoint_staleness_seconds > purgewatch_endpoint_max_stale_seconds"
-            .to_owned(),
-        wait: MINUTE,
+        // The state and not the bare comparison: an origin that has not held still yet is no
+        // alarm, however long the cache has lagged behind it.
+        expression:
+            "purgewatch_endpoint_staleness_seconds > purgewatch_endpoint_max_stale_seconds \
+                     and ignoring (state) purgewatch_endpoint_state{state=\"stale\"} == 1"
+                .to_owned(),
+        wait: least,
         severity: Severity::Critical,
         summary: "{{ $labels.node }} serves an old version of {{ $labels.endpoint }}".to_owned(),
         description: "The node {{ $labels.node }} has been serving a superseded version of the \
@@ -83,17 +86,17 @@ fn stale() -> Alert {
 
 /// The path that bans take. One failed check may be a varnishd that compiles VCL; two are not. A
 /// check that has not succeeded for long counts as well, should checks have stopped.
-fn purge_path(config: &Config) -> Option<Alert> {
+fn purge_path(config: &Config, least: Duration) -> Option<Alert> {
     let checks = config.nodes.iter().filter_map(|node| node.admin.as_ref());
     let slowest = checks.map(|admin| admin.interval + admin.timeout).max()?;
-    let overdue = intervals(5, slowest, MINUTE * 5).as_secs();
+    let overdue = intervals(5, slowest, least * 5).as_secs();
     Some(Alert {
         name: "PurgewatchPurgePathBlocked",
         expression: format!(
             "purgewatch_node_admin_up == 0 or \
              time() - purgewatch_node_admin_last_success_timestamp_seconds > {overdue}"
         ),
-        wait: intervals(2, slowest, MINUTE),
+        wait: intervals(2, slowest, least),
         severity: Severity::Critical,
         summary: "Bans do not reach {{ $labels.node }}".to_owned(),
         description: "The admin port of the node {{ $labels.node }} cannot be used: bans sent to \
@@ -104,7 +107,7 @@ fn purge_path(config: &Config) -> Option<Alert> {
 }
 
 /// Endpoints of each interval are late after a time of their own.
-fn not_probed(config: &Config) -> Alert {
+fn not_probed(config: &Config, least: Duration) -> Alert {
     let mut by_interval: BTreeMap<Duration, Vec<&Endpoint>> = BTreeMap::new();
     for endpoint in &config.endpoints {
         by_interval.entry(endpoint.interval).or_default().push(endpoint);
@@ -121,13 +124,13 @@ fn not_probed(config: &Config) -> Alert {
             (true, false) => format!("{{endpoint!~\"{others}\"}}"),
             (false, _) => format!("{{endpoint=~\"{}\"}}", alternatives(endpoints.iter().copied())),
         };
-        let overdue = intervals(5, *interval, MINUTE * 2).as_secs();
+        let overdue = intervals(5, *interval, least * 2).as_secs();
         format!("time() - purgewatch_endpoint_last_probe_timestamp_seconds{selector} > {overdue}")
     });
     Alert {
         name: "PurgewatchEndpointNotProbed",
         expression: late.collect::<Vec<_>>().join(" or "),
-        wait: MINUTE,
+        wait: least,
         severity: Severity::Critical,
         summary: "{{ $labels.endpoint }} is not being watched on {{ $labels.node }}".to_owned(),
         description: "The endpoint {{ $labels.endpoint }} (variant {{ $labels.variant }}) was \
@@ -145,13 +148,13 @@ fn alternatives<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> String {
     names.collect::<Vec<_>>().join("|")
 }
 
-fn nothing_probed(slowest: Duration) -> Alert {
+fn nothing_probed(slowest: Duration, least: Duration) -> Alert {
     Alert {
         name: "PurgewatchNothingProbed",
         expression: "absent(purgewatch_endpoint_last_probe_timestamp_seconds) \
                      unless on() absent(purgewatch_build_info)"
             .to_owned(),
-        wait: intervals(2, slowest, MINUTE * 5),
+        wait: intervals(2, slowest, least * 5),
         severity: Severity::Critical,
         summary: "purgewatch runs and has probed nothing".to_owned(),
         description: "The daemon answers, but no endpoint was fetched from any node since it \
@@ -161,11 +164,11 @@ fn nothing_probed(slowest: Duration) -> Alert {
     }
 }
 
-fn unknown(slowest: Duration) -> Alert {
+fn unknown(slowest: Duration, least: Duration) -> Alert {
     Alert {
         name: "PurgewatchEndpointUnknown",
         expression: "purgewatch_endpoint_state{state=\"unknown\"} == 1".to_owned(),
-        wait: intervals(5, slowest, MINUTE * 10),
+        wait: intervals(5, slowest, least * 10),
         severity: Severity::Warning,
         summary: "Nothing is known of {{ $labels.endpoint }} on {{ $labels.node }}".to_owned(),
         description: "Whether the node {{ $labels.node }} serves the current version of the \
@@ -176,11 +179,11 @@ fn unknown(slowest: Duration) -> Alert {
     }
 }
 
-fn unverifiable(slowest: Duration) -> Alert {
+fn unverifiable(slowest: Duration, least: Duration) -> Alert {
     Alert {
         name: "PurgewatchEndpointUnverifiable",
         expression: "purgewatch_endpoint_state{state=\"unverifiable\"} == 1".to_owned(),
-        wait: intervals(5, slowest, MINUTE * 15),
+        wait: intervals(5, slowest, least * 15),
         severity: Severity::Warning,
         summary: "{{ $labels.endpoint }} cannot be verified on {{ $labels.node }}".to_owned(),
         description: "The origin answers the endpoint {{ $labels.endpoint }} (variant \
@@ -192,13 +195,13 @@ fn unverifiable(slowest: Duration) -> Alert {
 }
 
 /// One for each node, however many endpoints it serves.
-fn cache_down(slowest: Duration) -> Alert {
+fn cache_down(slowest: Duration, least: Duration) -> Alert {
     Alert {
         name: "PurgewatchCacheDown",
         expression: "count without (endpoint, variant, state) \
                      (purgewatch_endpoint_state{state=\"cache_down\"} == 1) > 0"
             .to_owned(),
-        wait: intervals(2, slowest, MINUTE * 2),
+        wait: intervals(2, slowest, least * 2),
         severity: Severity::Warning,
         summary: "{{ $labels.node }} does not answer".to_owned(),
         description: "The node {{ $labels.node }} does not answer {{ $value }} of its watched \
@@ -209,13 +212,13 @@ fn cache_down(slowest: Duration) -> Alert {
 }
 
 /// One for each endpoint, however many nodes serve it.
-fn origin_down(slowest: Duration) -> Alert {
+fn origin_down(slowest: Duration, least: Duration) -> Alert {
     Alert {
         name: "PurgewatchOriginDown",
         expression: "count without (node, variant, state) \
                      (purgewatch_endpoint_state{state=\"origin_down\"} == 1) > 0"
             .to_owned(),
-        wait: intervals(2, slowest, MINUTE * 5),
+        wait: intervals(2, slowest, least * 5),
         severity: Severity::Warning,
         summary: "The origin of {{ $labels.endpoint }} does not answer".to_owned(),
         description: "The origin does not answer the endpoint {{ $labels.endpoint }}, or with an \
@@ -225,11 +228,11 @@ fn origin_down(slowest: Duration) -> Alert {
     }
 }
 
-fn reload_failed() -> Alert {
+fn reload_failed(least: Duration) -> Alert {
     Alert {
         name: "PurgewatchReloadFailed",
         expression: "purgewatch_config_last_reload_successful == 0".to_owned(),
-        wait: MINUTE,
+        wait: least,
         severity: Severity::Warning,
         summary: "purgewatch refused its new configuration".to_owned(),
         description: "The daemon on {{ $labels.instance }} keeps working with the configuration \
@@ -241,14 +244,14 @@ fn reload_failed() -> Alert {
 
 /// `up` sees one of several daemons vanish; `absent` sees the last one do so, and a target that
 /// answers but is no purgewatch.
-fn daemon_down(job: &str) -> Alert {
+fn daemon_down(job: &str, least: Duration) -> Alert {
     let job = quoted(job);
     Alert {
         name: "PurgewatchDaemonDown",
         expression: format!(
             "up{{job={job}}} == 0 or on(job) absent(purgewatch_build_info{{job={job}}})"
         ),
-        wait: MINUTE * 2,
+        wait: least * 2,
         severity: Severity::Critical,
         summary: "purgewatch does not run".to_owned(),
         description: "Prometheus gets no metrics from the job {{ $labels.job }}{{ if \
@@ -269,6 +272,8 @@ mod tests {
     use super::*;
     use crate::config::parse;
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     fn config(endpoints: &[(&str, &str)]) -> Config {
         let mut text = String::from(
             "[[node]]\nname = \"n\"\nhttp = \"http://127.0.0.1:1\"\n\
@@ -286,7 +291,7 @@ mod tests {
     #[test]
     fn each_interval_is_late_after_its_own_time() {
         const SERIES: &str = "time() - purgewatch_endpoint_last_probe_timestamp_seconds";
-        let late = |endpoints: &[_]| not_probed(&config(endpoints)).expression;
+        let late = |endpoints: &[_]| not_probed(&config(endpoints), MINUTE).expression;
         assert_eq!(late(&[("a", "30s"), ("b", "30s")]), format!("{SERIES} > 150"));
         assert_eq!(
             late(&[("a", "30s"), ("b", "30s"), ("c.d", "1h"), ("e", "1s")]),
@@ -300,7 +305,20 @@ mod tests {
 
     #[test]
     fn nodes_without_an_admin_port_have_no_purge_path() {
-        assert_eq!(purge_path(&config(&[("a", "30s")])), None);
+        assert_eq!(purge_path(&config(&[("a", "30s")]), MINUTE), None);
+    }
+
+    #[test]
+    fn the_least_wait_makes_no_alert_quicker_than_its_probes() {
+        let waits = |least: u64| {
+            let alerts = of(&config(&[("a", "30s")]), "job", Duration::from_secs(least));
+            alerts.into_iter().map(|a| (a.name, a.wait.as_secs())).collect::<BTreeMap<_, _>>()
+        };
+        let (usual, short) = (waits(60), waits(2));
+        assert_eq!(usual["PurgewatchEndpointStale"], 60);
+        assert_eq!(short["PurgewatchEndpointStale"], 2);
+        assert_eq!((usual["PurgewatchCacheDown"], short["PurgewatchCacheDown"]), (120, 60));
+        assert_eq!((usual["PurgewatchDaemonDown"], short["PurgewatchDaemonDown"]), (120, 4));
     }
 
     #[test]

@@ -191,3 +191,72 @@ fn an_interrupt_says_what_was_taken() {
         )
     );
 }
+
+#[test]
+fn what_an_earlier_attempt_left_open_stays_open() {
+    // The connection breaks after the ban was read, and no other is answered: the ban may be on
+    // the list, whatever the last attempt says.
+    let connections = std::sync::atomic::AtomicUsize::new(0);
+    let peer = Faulty::start(move |peer| {
+        if connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+            peer.greet();
+            peer.line();
+        }
+    });
+    let address = peer.address.to_string();
+    let arguments =
+        ["ban", "-T", &address, "obj.http.x == 1", "--retries", "1", "--output", "json"];
+    let output = purgewatch(&arguments, &[], "");
+    check_code(&output, 3, "closed without a word");
+    check_code(&output, 3, "; whether an earlier attempt carried it out is unknown");
+    let node = &json(&output)["nodes"][0];
+    assert_eq!((&node["unknown"], &node["not_taken"]), (&1.into(), &0.into()));
+    assert_eq!(node["failures"][0]["outcome"], "unknown");
+}
+
+#[test]
+fn a_peer_that_never_let_us_in_has_got_no_ban() {
+    // The secret is read from a peer that greets late, so the limit on the whole is reached while
+    // authenticating: nothing was sent, and that is said.
+    let peer = Faulty::start(|peer| {
+        std::thread::sleep(Duration::from_millis(800));
+        peer.say(b"107 59      \nixslvvxrgkjptxmcgnnsdxsvdmvfympg\n\nAuthentication required.\n\n");
+        peer.wait_for_the_end();
+    });
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().to_string();
+    for (address, signal) in [(peer.address.to_string(), false), (silent, true)] {
+        let process = Command::new(env!("CARGO_BIN_EXE_purgewatch"))
+            .args(["ban", "-T", &address, "-S", secret.path().to_str().unwrap()])
+            .args(["obj.http.x == 1", "--timeout", "1s", "--output", "json", "--retries", "5"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        if signal {
+            std::thread::sleep(Duration::from_millis(400));
+            let id = process.id().to_string();
+            assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        }
+        let output = process.wait_with_output().unwrap();
+        check_code(&output, if signal { 130 } else { 3 }, "");
+        assert!(!text(&output.stderr).contains("unknown"), "{}", text(&output.stderr));
+        let node = &json(&output)["nodes"][0];
+        assert_eq!((&node["unknown"], &node["not_taken"]), (&0.into(), &1.into()), "{node}");
+    }
+}
+
+#[test]
+fn what_was_held_back_after_a_foreign_reply_was_not_sent() {
+    let peer = Faulty::answering(b"200 19      \nPONG 1613397488 1.0\n");
+    let bans: String = (0..20_000).map(|n| format!("obj.http.x == {n}\n")).collect();
+    let address = peer.address.to_string();
+    let output = purgewatch(&["ban", "-T", &address, "--output", "json"], &[], &bans);
+    check_code(&output, 3, "not sent, because the replies of this node cannot be relied on");
+    let node = &json(&output)["nodes"][0];
+    let (unknown, not_taken) = (&node["unknown"], &node["not_taken"]);
+    assert_eq!(unknown.as_u64().unwrap() + not_taken.as_u64().unwrap(), 20_000);
+    assert!((1..5_000).contains(&unknown.as_u64().unwrap()), "{unknown}");
+}

@@ -3,5 +3,8 @@
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub mod daemon;
 pub mod faulty;
+pub mod origin;
+pub mod prometheus;
 pub mod varnish;

@@ -26,6 +26,8 @@ pub struct Options {
     pub vcl: Option<String>,
     /// The secret file's bytes; `None` starts it with `-S none`.
     pub secret: Option<Vec<u8>>,
+    /// Where it keeps objects, as its `-s` has it.
+    pub storage: &'static str,
     /// Further arguments, such as `-p ban_lurker_age=1`.
     pub arguments: Vec<String>,
     /// The loopback address of the admin port, `127.0.0.1` or `::1`.
@@ -38,6 +40,7 @@ impl Default for Options {
             backend: None,
             vcl: None,
             secret: Some(b"a secret of the tests\n".to_vec()),
+            storage: "malloc,64m",
             arguments: Vec::new(),
             admin_host: "127.0.0.1",
         }
@@ -88,7 +91,7 @@ impl Varnishd {
             "-f",
             vcl_file.to_str().unwrap(),
             "-s",
-            "malloc,64m",
+            options.storage,
             "-p",
             "thread_pool_min=5",
             "-p",

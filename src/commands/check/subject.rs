@@ -1,0 +1,191 @@
+//! What is compared: endpoints of a configuration, or URLs given on the command line.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::Exit;
+use super::super::output::{Untrusted, complain};
+use super::Arguments;
+use crate::config::{Config, Daemon, Endpoint, Node, Origin, ServerAddress, Variant};
+use crate::model::{EndpointName, HttpUrl, NodeName, OriginName, VariantName};
+use crate::verdict::Compare;
+
+/// How many requests a second an origin is sent, when no configuration says.
+const MAX_RATE: f64 = 50.0;
+
+/// The limits of one fetch, when no configuration says.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const BODY_LIMIT: u64 = 64 * 1_024 * 1_024;
+
+/// What is compared.
+#[derive(Debug)]
+pub(super) struct Subject {
+    /// A configuration with nothing in it but what is to be compared.
+    pub(super) config: Config,
+    /// Whether the endpoints have names of their own, or are known by their URLs alone.
+    pub(super) named: bool,
+}
+
+impl Subject {
+    /// What the arguments name.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`], after it was said what is wrong.
+    pub(super) fn of(arguments: &Arguments) -> Result<Self, Exit> {
+        if arguments.node_http.is_empty() {
+            return configured(arguments).map(|config| Self { config, named: true });
+        }
+        given(arguments).map(|config| Self { config, named: false })
+    }
+
+    /// The URL of an endpoint.
+    pub(super) fn url(&self, name: &EndpointName) -> String {
+        let endpoint = self.config.endpoints.iter().find(|endpoint| endpoint.name == *name);
+        endpoint.map(|endpoint| endpoint.url.to_string()).unwrap_or_default()
+    }
+
+    /// What an endpoint is called in front of people.
+    pub(super) fn title(&self, name: &EndpointName) -> String {
+        if self.named { name.to_string() } else { self.url(name) }
+    }
+}
+
+fn wrong<T>(text: impl std::fmt::Display) -> Result<T, Exit> {
+    complain(text);
+    Err(Exit::Usage)
+}
+
+/// The endpoints of the configuration that were named, at the nodes that were named.
+fn configured(arguments: &Arguments) -> Result<Config, Exit> {
+    if let Some(url) = arguments.subjects.iter().find(|subject| subject.contains("://")) {
+        let url = Untrusted(url);
+        return wrong(format_args!("to check {url}, say where: --node-http URL --origin ADDRESS"));
+    }
+    let mut config = arguments.file.load()?.config;
+    for name in &arguments.subjects {
+        if !config.endpoints.iter().any(|endpoint| endpoint.name.as_str() == name) {
+            let name = Untrusted(name);
+            return wrong(format_args!("the configuration has no endpoint {name}"));
+        }
+    }
+    for name in &arguments.node {
+        if !config.nodes.iter().any(|node| node.name.as_str() == name) {
+            return wrong(format_args!("the configuration has no node {}", Untrusted(name)));
+        }
+    }
+    let is_named =
+        |names: &[String], name: &str| names.is_empty() || names.iter().any(|n| n == name);
+    config.endpoints.retain(|endpoint| is_named(&arguments.subjects, endpoint.name.as_str()));
+    for endpoint in &mut config.endpoints {
+        endpoint.nodes.retain(|node| is_named(&arguments.node, node.as_str()));
+    }
+    config.endpoints.retain(|endpoint| !endpoint.nodes.is_empty());
+    if config.endpoints.is_empty() {
+        return wrong("none of these endpoints is served by the nodes that --node names");
+    }
+    for node in &mut config.nodes {
+        // A comparison needs no admin port, nor its secret.
+        node.admin = None;
+    }
+    Ok(config)
+}
+
+/// URLs, caches and an origin from the command line.
+fn given(arguments: &Arguments) -> Result<Config, Exit> {
+    let origin_name = OriginName::new("origin").map_err(internal)?;
+    let address = arguments.origin.as_deref().unwrap_or_default();
+    let origin = Origin {
+        name: origin_name.clone(),
+        address: server(address, "--origin")?,
+        ca_file: None,
+        max_rate: MAX_RATE,
+        connections: 16,
+    };
+    let mut nodes: Vec<Node> = Vec::new();
+    for text in &arguments.node_http {
+        let http = server(text, "--node-http")?;
+        if http.address == origin.address.address {
+            let text = Untrusted(text);
+            return wrong(format_args!(
+                "{text} is the origin too: it would be compared with itself"
+            ));
+        }
+        let name = NodeName::from_address(&http.address.to_string());
+        if nodes.iter().all(|node| node.name != name) {
+            nodes.push(Node { name, http, ca_file: None, admin: None, connections: 16 });
+        }
+    }
+    let compare = compare(arguments.compare.as_deref().unwrap_or("body"))?;
+    if !arguments.ignore.is_empty() && compare != Compare::Body {
+        return wrong("--ignore goes with --compare body only");
+    }
+    let mut ignore = Vec::new();
+    for pattern in &arguments.ignore {
+        match regex::bytes::Regex::new(pattern) {
+            Ok(pattern) => ignore.push(pattern),
+            Err(fault) => return wrong(format_args!("--ignore: {fault}")),
+        }
+    }
+    let headers =
+        arguments.header.iter().map(|text| header(text)).collect::<Result<Vec<_>, _>>()?;
+    let mut endpoints = Vec::new();
+    for (number, text) in arguments.subjects.iter().enumerate() {
+        let url: HttpUrl = match text.parse() {
+            Ok(url) => url,
+            Err(fault) => return wrong(format_args!("{}: {fault}", Untrusted(text))),
+        };
+        endpoints.push(Endpoint {
+            name: EndpointName::new(&format!("url-{}", number + 1)).map_err(internal)?,
+            url,
+            origin: origin_name.clone(),
+            nodes: nodes.iter().map(|node| node.name.clone()).collect(),
+            compare: compare.clone(),
+            ignore: ignore.clone(),
+            variants: vec![Variant { name: VariantName::default(), headers: headers.clone() }],
+            interval: Duration::from_secs(30),
+            timeout: TIMEOUT,
+            max_stale: Duration::ZERO,
+            body_limit: BODY_LIMIT,
+            ban_headers: None,
+        });
+    }
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let daemon = Daemon { listen, state_dir: PathBuf::new() };
+    Ok(Config { daemon, nodes, origins: vec![origin], endpoints })
+}
+
+fn internal(fault: impl std::fmt::Display) -> Exit {
+    complain(fault);
+    Exit::Usage
+}
+
+fn server(text: &str, flag: &str) -> Result<ServerAddress, Exit> {
+    // A bare HOST:PORT can only mean one thing.
+    let spelt = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    match spelt.parse() {
+        Ok(address) => Ok(address),
+        Err(fault) => wrong(format_args!("{flag} {}: {fault}", Untrusted(text))),
+    }
+}
+
+fn compare(text: &str) -> Result<Compare, Exit> {
+    match text.parse() {
+        Ok(compare) => Ok(compare),
+        Err(fault) => wrong(format_args!("--compare: {fault}")),
+    }
+}
+
+fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), Exit> {
+    let parsed = text.split_once(':').and_then(|(name, value)| {
+        let name = name.trim().parse::<http::HeaderName>().ok()?;
+        Some((name, http::HeaderValue::from_str(value.trim()).ok()?))
+    });
+    match parsed {
+        Some(pair) => Ok(pair),
+        None => wrong(format_args!(
+            "--header: expected NAME: VALUE, got {:?}",
+            Untrusted(text).to_string()
+        )),
+    }
+}

@@ -1,0 +1,155 @@
+//! The tables of a document: opening them, and the names they go by.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::de::DeValue;
+
+use super::diagnostic::{Finding, Kind};
+use super::plausible::Placed;
+use super::reader::{Findings, Section, Value, nearest};
+use super::value;
+use crate::model::NameError;
+
+/// The names of one kind of table, as they are written: a table with another fault is still one
+/// that others may point at.
+pub(super) struct Names<'t> {
+    kind: &'static str,
+    places: BTreeMap<&'t str, Range<usize>>,
+    /// In the order of the file.
+    order: Vec<&'t str>,
+}
+
+impl<'t> Names<'t> {
+    pub(super) fn of(sections: &[Section<'t>], kind: &'static str, findings: &Findings) -> Self {
+        let mut names = Self { kind, places: BTreeMap::new(), order: Vec::new() };
+        for section in sections {
+            let Some((name, place)) = section.name() else { continue };
+            if let Some(first) = names.places.get(name) {
+                let message = format!("the name {name:?} is taken by another {kind}");
+                let finding = Finding::error(Kind::Value, place, message);
+                findings.add(finding.related(first.clone(), "first given here"));
+            } else {
+                names.places.insert(name, place);
+                names.order.push(name);
+            }
+        }
+        names
+    }
+
+    /// All of them, in the order of the file.
+    pub(super) fn all(&self) -> &[&'t str] {
+        &self.order
+    }
+
+    /// Reads a name that has to be one of these.
+    pub(super) fn reference(&self, value: &'t Value<'t>, findings: &Findings) -> Option<&'t str> {
+        let text = value::text(value, findings)?;
+        if self.places.contains_key(text) {
+            return Some(text);
+        }
+        if self.order.is_empty() {
+            // That there is none at all was noted, and is what has to be mended.
+            return None;
+        }
+        let message = format!("there is no {} named {text:?}", self.kind);
+        let finding = Finding::error(Kind::Relation, value.span(), message);
+        findings.add(match nearest(text, self.order.iter().copied()) {
+            Some(near) => finding.help(format!("did you mean {near:?}?")),
+            None => finding.help(format!("name one of the [[{}]] tables", self.kind)),
+        });
+        None
+    }
+}
+
+/// Opens a value as a table to be read key by key.
+pub(super) fn section<'t>(
+    what: &'static str,
+    value: &'t Value<'t>,
+    findings: &'t Findings,
+) -> Option<Section<'t>> {
+    match value.get_ref() {
+        DeValue::Table(table) => Some(Section::new(what, value.span(), table, findings)),
+        DeValue::Array(array) if array.iter().all(|item| item.get_ref().is_table()) => {
+            let message = format!("{what} stands in a file once, with single brackets");
+            findings.wrong(value.span(), message);
+            None
+        }
+        _ => {
+            value::mistyped(value, findings, "a table");
+            None
+        }
+    }
+}
+
+/// Opens each of the `[[KEY]]` tables, of which there must be one.
+pub(super) fn tables<'t>(
+    top: &mut Section<'t>,
+    key: &'static str,
+    what: &'static str,
+    findings: &'t Findings,
+) -> Vec<Section<'t>> {
+    let missing = || format!("expected at least one {what}, got none");
+    let mut absent = true;
+    let sections = top.optional(key, |value, findings| {
+        absent = false;
+        match value.get_ref() {
+            DeValue::Array(items) if items.is_empty() => {
+                findings.wrong(value.span(), missing());
+                None
+            }
+            DeValue::Array(_) => value::list(value, findings, |v, f| section(what, v, f)),
+            DeValue::Table(_) => {
+                let message = format!("expected {what} with double brackets, got [{key}]");
+                findings.wrong(value.span(), message);
+                None
+            }
+            _ => {
+                value::mistyped(value, findings, what);
+                None
+            }
+        }
+    });
+    if absent {
+        findings.add(Finding::missing(missing()));
+    }
+    sections.unwrap_or_default()
+}
+
+/// What was read of the tables of one kind.
+pub(super) struct All<T> {
+    pub(super) read: Vec<Placed<T>>,
+    /// Whether that is all of them.
+    pub(super) complete: bool,
+}
+
+impl<T> All<T> {
+    pub(super) fn values(self) -> Option<Vec<T>> {
+        self.complete.then(|| self.read.into_iter().map(|placed| placed.value).collect())
+    }
+}
+
+/// Reads every table, also after one that is faulty. Findings about the whole of one point at the
+/// value of `key`.
+pub(super) fn all<'t, T>(
+    sections: Vec<Section<'t>>,
+    key: &str,
+    mut read: impl FnMut(Section<'t>) -> Option<T>,
+) -> All<T> {
+    let mut all = All { read: Vec::with_capacity(sections.len()), complete: true };
+    for section in sections {
+        let place = section.place(key).unwrap_or_else(|| section.span.clone());
+        match read(section) {
+            Some(value) => all.read.push(Placed { value, place }),
+            None => all.complete = false,
+        }
+    }
+    all
+}
+
+/// Reads the name of a table's own.
+pub(super) fn name<T>(
+    new: impl FnOnce(&str) -> Result<T, NameError>,
+) -> impl FnOnce(&Value<'_>, &Findings) -> Option<T> {
+    move |value, findings| value::named(value, findings, new)
+}

@@ -1,0 +1,255 @@
+//! Carries out what the engine asks for, and tells it what came of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use super::Peers;
+use super::journal::chain;
+use crate::admin::{self, AdminError};
+use crate::clock::Clock;
+use crate::engine::{AdminProblem, Engine, FetchId, Input, Output, Plan, Record, Side, Snapshot};
+use crate::expose::Metrics;
+use crate::model::{EndpointName, NodeName, VariantName};
+use crate::verdict::{Failure, FetchRequest, Observation, Outcome, Phases, Transition};
+
+/// What the rest of the program hears of.
+#[derive(Debug)]
+pub enum Event {
+    /// To be stored.
+    Record(Record),
+    /// A state changed.
+    Changed {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// Its variant.
+        variant: VariantName,
+        /// The node.
+        node: NodeName,
+        /// The change.
+        transition: Transition,
+        /// Why, where there is more to say.
+        reason: Option<String>,
+    },
+    /// An admin port was lost or is back.
+    AdminChanged {
+        /// The node.
+        node: NodeName,
+        /// Whether it answers now.
+        up: bool,
+        /// What is wrong.
+        problem: Option<String>,
+    },
+    /// A node was seen to follow a change of its origin.
+    BecameFresh {
+        /// The node.
+        node: NodeName,
+        /// How long after the change was first seen.
+        after: Duration,
+    },
+    /// Nothing is under way and nothing will be due: a plan for one round is done.
+    Idle,
+}
+
+/// The engine with its fetches, its checks and its clock.
+///
+/// Dropping it cancels all that is under way.
+#[derive(Debug)]
+pub struct Driver {
+    engine: Engine,
+    peers: Arc<Peers>,
+    clock: Clock,
+    metrics: Option<Arc<Metrics>>,
+    tasks: JoinSet<Done>,
+    /// What each task is to answer, should it end without an answer.
+    under_way: HashMap<Id, Task>,
+}
+
+#[derive(Debug)]
+enum Done {
+    Fetched { id: FetchId, side: Side, observation: Observation },
+    Checked { node: NodeName, result: Result<(), AdminProblem> },
+}
+
+#[derive(Debug, Clone)]
+enum Task {
+    Fetch { id: FetchId, side: Side },
+    Check(NodeName),
+}
+
+impl Driver {
+    /// Drives `engine` with fetches from `peers`, and counts them in `metrics`.
+    #[must_use]
+    pub fn new(
+        engine: Engine,
+        peers: Arc<Peers>,
+        clock: Clock,
+        metrics: Option<Arc<Metrics>>,
+    ) -> Self {
+        let (tasks, under_way) = (JoinSet::new(), HashMap::new());
+        Self { engine, peers, clock, metrics, tasks, under_way }
+    }
+
+    /// Drives on until there is something to tell.
+    ///
+    /// Cancellation safe: what is under way goes on, and nothing is lost.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            while let Some(output) = self.engine.poll_output() {
+                if let Some(event) = self.carry_out(output) {
+                    return event;
+                }
+            }
+            let deadline = self.engine.next_deadline();
+            if deadline.is_none() && self.tasks.is_empty() {
+                return Event::Idle;
+            }
+            let instant = deadline.map(|at| Instant::from_std(self.clock.instant_of(at)));
+            let due = async {
+                match instant {
+                    Some(instant) => sleep_until(instant).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                    self.ended(ended);
+                }
+                () = due => self.engine.handle(Input::Tick, self.clock.now()),
+            }
+        }
+    }
+
+    /// Goes over to another plan and other peers.
+    ///
+    /// What is under way is cancelled. The engine asks again for all of it; left alone, a fetch
+    /// that hangs would keep a connection from the ones that matter now, and a check of an admin
+    /// port would report on an address or a secret that is not in use any more.
+    pub fn replan(&mut self, plan: Plan, peers: Arc<Peers>) {
+        self.tasks = JoinSet::new();
+        self.under_way.clear();
+        self.peers = peers;
+        self.engine.handle(Input::Replan(plan), self.clock.now());
+    }
+
+    /// Everything that is known.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.engine.snapshot(self.clock.now())
+    }
+
+    /// Everything that is worth storing.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        self.engine.records(self.clock.now())
+    }
+
+    /// Whether probing goes on; see [`Engine::is_progressing`].
+    #[must_use]
+    pub fn is_progressing(&self, patience: Duration) -> bool {
+        self.engine.is_progressing(patience, self.clock.now())
+    }
+
+    fn carry_out(&mut self, output: Output) -> Option<Event> {
+        match output {
+            Output::Fetch { id, side, request, due } => {
+                if let Some(metrics) = &self.metrics {
+                    metrics.record_probe_delay(self.clock.now().since(due));
+                }
+                self.fetch(id, side, request);
+                None
+            }
+            Output::CheckAdmin(node) => {
+                self.check_admin(node);
+                None
+            }
+            Output::Record(record) => Some(Event::Record(record)),
+            Output::Changed { endpoint, variant, node, transition, reason } => {
+                Some(Event::Changed { endpoint, variant, node, transition, reason })
+            }
+            Output::AdminChanged { node, up, problem } => {
+                Some(Event::AdminChanged { node, up, problem })
+            }
+            Output::BecameFresh { node, after } => Some(Event::BecameFresh { node, after }),
+        }
+    }
+
+    fn fetch(&mut self, id: FetchId, side: Side, request: FetchRequest) {
+        let destination = match &side {
+            Side::Cache(node) => self.peers.node(node),
+            Side::Origin(origin) => self.peers.origin(origin),
+        };
+        let task = Task::Fetch { id, side: side.clone() };
+        let clock = self.clock;
+        let handle = self.tasks.spawn(async move {
+            let observation = match destination {
+                Some(destination) => destination.fetch(&request).await,
+                None => nothing_observed(clock),
+            };
+            Done::Fetched { id, side, observation }
+        });
+        self.under_way.insert(handle.id(), task);
+    }
+
+    fn check_admin(&mut self, node: NodeName) {
+        let peer = self.peers.admin(&node);
+        let task = Task::Check(node.clone());
+        let handle = self.tasks.spawn(async move {
+            let result = match peer {
+                Some((target, options)) => admin::check_path(&target, &options).await,
+                None => return Done::Checked { node, result: Ok(()) },
+            };
+            Done::Checked { node, result: result.map(|_| ()).map_err(|error| problem(&error)) }
+        });
+        self.under_way.insert(handle.id(), task);
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Done), JoinError>) {
+        let done = match ended {
+            Ok((id, done)) => {
+                self.under_way.remove(&id);
+                done
+            }
+            // A task that panicked or was cancelled must be answered for all the same.
+            Err(error) => match self.under_way.remove(&error.id()) {
+                None => return,
+                Some(Task::Fetch { id, side }) => {
+                    Done::Fetched { id, side, observation: nothing_observed(self.clock) }
+                }
+                Some(Task::Check(node)) => {
+                    let text = format!("the check itself failed: {error}");
+                    Done::Checked { node, result: Err(AdminProblem { reason: "internal", text }) }
+                }
+            },
+        };
+        let now = self.clock.now();
+        match done {
+            Done::Fetched { id, side, observation } => {
+                match (&self.metrics, &side) {
+                    (Some(metrics), Side::Cache(_)) => metrics.record_cache_probe(&observation),
+                    (Some(metrics), Side::Origin(origin)) => {
+                        metrics.record_origin_probe(origin, &observation);
+                    }
+                    (None, _) => {}
+                }
+                self.engine.handle(Input::Fetched { id, observation }, now);
+            }
+            Done::Checked { node, result } => {
+                self.engine.handle(Input::AdminChecked { node, result }, now);
+            }
+        }
+    }
+}
+
+fn nothing_observed(clock: Clock) -> Observation {
+    let now = clock.now();
+    let outcome = Outcome::Failed(Failure::Unreachable);
+    Observation { started: now, finished: now, phases: Phases::default(), outcome }
+}
+
+fn problem(error: &AdminError) -> AdminProblem {
+    AdminProblem { reason: error.label(), text: chain(error) }
+}

@@ -1,0 +1,112 @@
+//! One log line for each change, with the priority that it deserves.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tracing::{debug, error, info, warn};
+
+use crate::config::{LoadError, Report, Severity};
+use crate::engine::TargetSnapshot;
+use crate::model::{EndpointName, NodeName, VariantName, format_duration};
+use crate::verdict::{State, Transition};
+
+/// A state changed.
+pub(super) fn changed(
+    endpoint: &EndpointName,
+    variant: &VariantName,
+    node: &NodeName,
+    transition: &Transition,
+    reason: Option<&str>,
+) {
+    let (from, to) = (transition.from.label(), transition.to.label());
+    let name = if *variant == VariantName::default() {
+        endpoint.to_string()
+    } else {
+        format!("{endpoint} ({variant})")
+    };
+    let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let (staleness, after) = (seconds(transition.staleness), format_duration(transition.after));
+    let text = match transition.to {
+        State::Stale => format!(
+            "{name} at {node} is stale, for {} at least{why}",
+            format_duration(transition.staleness.unwrap_or_default())
+        ),
+        State::Fresh if transition.from == State::Stale => format!(
+            "{name} at {node} is fresh again; it had been stale for {} at least",
+            format_duration(transition.staleness.unwrap_or_default())
+        ),
+        State::Fresh if transition.from != State::Unknown => {
+            format!("{name} at {node} is fresh again, having been {from} for {after}")
+        }
+        _ => format!("{name} at {node} is {to}{why}"),
+    };
+    let (endpoint, variant, node) = (endpoint.as_str(), variant.as_str(), node.as_str());
+    match transition.to {
+        State::Stale => error!(endpoint, variant, node, from, to, staleness, "{text}"),
+        State::CacheDown | State::OriginDown | State::Unverifiable => {
+            warn!(endpoint, variant, node, from, to, "{text}");
+        }
+        State::Fresh if transition.from == State::Unknown => {
+            debug!(endpoint, variant, node, from, to, "{text}");
+        }
+        State::Fresh | State::Lagging | State::Unknown => {
+            info!(endpoint, variant, node, from, to, staleness, "{text}");
+        }
+    }
+}
+
+/// A state that was carried over from before a restart, where it is one to know of.
+pub(super) fn carried_over(target: &TargetSnapshot) {
+    if matches!(target.state, State::Stale | State::Lagging | State::CacheDown) {
+        let (endpoint, node, state) = (&target.endpoint, &target.node, target.state.label());
+        let staleness = target.staleness.map(format_duration);
+        let staleness = staleness.map(|s| format!(", for {s} at least")).unwrap_or_default();
+        warn!("{endpoint} at {node} was {state} before the restart{staleness}");
+    }
+}
+
+/// An admin port was lost or is back.
+pub(super) fn admin_changed(node: &NodeName, up: bool, problem: Option<&str>) {
+    if up {
+        info!(node = node.as_str(), "the admin port of {node} answers");
+    } else {
+        let problem = problem.unwrap_or("no answer");
+        let node = node.as_str();
+        error!(node, "bans cannot reach {node}: {problem}");
+    }
+}
+
+fn seconds(duration: Option<Duration>) -> Option<f64> {
+    duration.map(|duration| duration.as_secs_f64())
+}
+
+/// A configuration that was not taken over, each fault on a line of its own.
+pub(super) fn not_loaded(fault: &LoadError) {
+    match fault {
+        LoadError::Faulty(report) => self::report(report),
+        other => error!("{}", chain(other)),
+    }
+}
+
+/// What was found in a configuration, a line for each.
+pub(super) fn report(report: &Report) {
+    for (severity, line) in report.one_line_each() {
+        match severity {
+            Severity::Error => error!("{line}"),
+            Severity::Warning => warn!("{line}"),
+        }
+    }
+}
+
+/// An error with everything that it came from.
+pub(super) fn chain(fault: &dyn Error) -> String {
+    let mut text = fault.to_string();
+    let mut source = fault.source();
+    while let Some(cause) = source {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,197 @@
+//! The nodes and origins that the engine's fetches and checks go to.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admin;
+use crate::clock::Clock;
+use crate::config::{AdminSettings, Config, Node, Origin, SecretSettings, ServerAddress};
+use crate::model::{NodeName, OriginName};
+use crate::probe::{Destination, Options};
+use crate::systemd::{CredentialError, Credentials};
+
+/// Every node and origin of a configuration, with its connections.
+#[derive(Debug, Default)]
+pub struct Peers {
+    nodes: HashMap<NodeName, NodePeer>,
+    origins: HashMap<OriginName, HttpPeer>,
+}
+
+#[derive(Debug, Clone)]
+struct NodePeer {
+    http: HttpPeer,
+    admin: Option<(admin::Target, admin::Options)>,
+}
+
+#[derive(Debug, Clone)]
+struct HttpPeer {
+    settings: HttpSettings,
+    destination: Arc<Destination>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct HttpSettings {
+    address: ServerAddress,
+    ca_file: Option<PathBuf>,
+    connections: usize,
+}
+
+/// A node's secret that cannot be found.
+#[derive(Debug, thiserror::Error)]
+#[error("node {node}: its secret cannot be found")]
+pub struct PeerError {
+    /// The node.
+    pub node: NodeName,
+    /// Why.
+    pub source: CredentialError,
+}
+
+impl Peers {
+    /// The peers of `config`. Those of `old` that did not change keep their connections.
+    ///
+    /// # Errors
+    /// [`PeerError`] when a node's secret is a credential that systemd did not hand over.
+    pub fn new(
+        config: &Config,
+        old: &Self,
+        credentials: &Credentials,
+        clock: Clock,
+    ) -> Result<Self, PeerError> {
+        let mut peers = Self::default();
+        for node in &config.nodes {
+            let kept = old.nodes.get(&node.name).map(|peer| &peer.http);
+            let admin = match &node.admin {
+                Some(settings) => Some(admin_peer(node, settings, credentials)?),
+                None => None,
+            };
+            let http = HttpPeer::new(HttpSettings::of_node(node), kept, clock);
+            peers.nodes.insert(node.name.clone(), NodePeer { http, admin });
+        }
+        for origin in &config.origins {
+            let kept = old.origins.get(&origin.name);
+            let http = HttpPeer::new(HttpSettings::of_origin(origin), kept, clock);
+            peers.origins.insert(origin.name.clone(), http);
+        }
+        Ok(peers)
+    }
+
+    /// Where fetches from a node go.
+    #[must_use]
+    pub fn node(&self, name: &NodeName) -> Option<Arc<Destination>> {
+        self.nodes.get(name).map(|peer| peer.http.destination.clone())
+    }
+
+    /// Where fetches from an origin go.
+    #[must_use]
+    pub fn origin(&self, name: &OriginName) -> Option<Arc<Destination>> {
+        self.origins.get(name).map(|peer| peer.destination.clone())
+    }
+
+    /// How a node's admin port is reached.
+    #[must_use]
+    pub fn admin(&self, name: &NodeName) -> Option<(admin::Target, admin::Options)> {
+        self.nodes.get(name)?.admin.clone()
+    }
+}
+
+impl HttpPeer {
+    fn new(settings: HttpSettings, kept: Option<&Self>, clock: Clock) -> Self {
+        if let Some(kept) = kept.filter(|kept| kept.settings == settings) {
+            return kept.clone();
+        }
+        let options = Options {
+            connections: settings.connections,
+            ca_file: settings.ca_file.clone(),
+            ..Options::default()
+        };
+        let ServerAddress { scheme, address } = settings.address.clone();
+        let destination = Arc::new(Destination::new(scheme, address, options, clock));
+        Self { settings, destination }
+    }
+}
+
+impl HttpSettings {
+    fn of_node(node: &Node) -> Self {
+        Self {
+            address: node.http.clone(),
+            ca_file: node.ca_file.clone(),
+            connections: node.connections,
+        }
+    }
+
+    fn of_origin(origin: &Origin) -> Self {
+        Self {
+            address: origin.address.clone(),
+            ca_file: origin.ca_file.clone(),
+            connections: origin.connections,
+        }
+    }
+}
+
+fn admin_peer(
+    node: &Node,
+    settings: &AdminSettings,
+    credentials: &Credentials,
+) -> Result<(admin::Target, admin::Options), PeerError> {
+    let secret = secret_source(&settings.secret, credentials)
+        .map_err(|source| PeerError { node: node.name.clone(), source })?;
+    let target =
+        admin::Target { node: node.name.clone(), address: settings.address.clone(), secret };
+    let limit: Duration = settings.timeout;
+    let options = admin::Options {
+        connect: limit,
+        authenticate: limit,
+        reply: limit,
+        ..admin::Options::default()
+    };
+    Ok((target, options))
+}
+
+/// Where the secret of an admin port is read from.
+///
+/// # Errors
+/// [`CredentialError`] when it is a credential that systemd did not hand over, with no file
+/// beside it.
+pub fn secret_source(
+    settings: &SecretSettings,
+    credentials: &Credentials,
+) -> Result<admin::SecretSource, CredentialError> {
+    Ok(match settings {
+        SecretSettings::None => admin::SecretSource::None,
+        SecretSettings::File(path) => admin::SecretSource::File(path.clone()),
+        SecretSettings::Credential { name, file } => match (credentials.path(name), file) {
+            (Ok(path), _) => admin::SecretSource::File(path),
+            (Err(_), Some(file)) => admin::SecretSource::File(file.clone()),
+            (Err(fault), None) => return Err(fault),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(source: Result<admin::SecretSource, CredentialError>) -> Option<PathBuf> {
+        match source {
+            Ok(admin::SecretSource::File(path)) => Some(path),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_credential_is_read_first_and_the_file_where_there_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let handed_over = directory.path().join("varnish-secret");
+        let credentials = Credentials::within(directory.path());
+        let beside = Some(PathBuf::from("/etc/varnish/secret"));
+        let settings =
+            |file| SecretSettings::Credential { name: "varnish-secret".to_owned(), file };
+        assert_eq!(file(secret_source(&settings(beside.clone()), &credentials)), beside);
+        assert!(secret_source(&settings(None), &credentials).is_err());
+        std::fs::write(&handed_over, b"s\n").unwrap();
+        let found = file(secret_source(&settings(beside), &credentials));
+        assert_eq!(found, Some(handed_over));
+    }
+}

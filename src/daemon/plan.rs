@@ -1,0 +1,47 @@
+//! From the configuration to the engine's plan.
+
+use std::sync::Arc;
+
+use crate::config::{Config, Endpoint};
+use crate::engine::{NodePlan, OriginPlan, Plan, WatchPlan};
+use crate::verdict::Target;
+
+/// What the configuration asks to be watched.
+#[must_use]
+pub fn plan(config: &Config) -> Plan {
+    let origins = config.origins.iter();
+    let nodes = config.nodes.iter();
+    Plan {
+        origins: origins
+            .map(|origin| OriginPlan { name: origin.name.clone(), max_rate: origin.max_rate })
+            .collect(),
+        nodes: nodes
+            .map(|node| NodePlan {
+                name: node.name.clone(),
+                admin_interval: node.admin.as_ref().map(|admin| admin.interval),
+            })
+            .collect(),
+        watches: config.endpoints.iter().flat_map(watch_plans).collect(),
+        once: false,
+    }
+}
+
+/// One watch for each variant of an endpoint.
+pub fn watch_plans(endpoint: &Endpoint) -> impl Iterator<Item = WatchPlan> {
+    endpoint.variants.iter().map(|variant| WatchPlan {
+        endpoint: endpoint.name.clone(),
+        variant: variant.name.clone(),
+        target: Arc::new(Target {
+            url: endpoint.url.clone(),
+            headers: variant.headers.clone(),
+            compare: endpoint.compare.clone(),
+            ignore: endpoint.ignore.clone(),
+            body_limit: endpoint.body_limit,
+            timeout: endpoint.timeout,
+        }),
+        origin: endpoint.origin.clone(),
+        nodes: endpoint.nodes.clone(),
+        interval: endpoint.interval,
+        max_stale: endpoint.max_stale,
+    })
+}

@@ -1,0 +1,98 @@
+//! What goes into the engine and what comes out of it.
+
+use std::time::Duration;
+
+use super::admin::AdminProblem;
+use super::plan::Plan;
+use super::record::Record;
+use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName};
+use crate::verdict::{FetchRequest, Observation, Transition};
+
+/// Names one fetch that is under way. Never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FetchId(pub(super) u64);
+
+/// Where a fetch goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Side {
+    /// To a node.
+    Cache(NodeName),
+    /// To an origin.
+    Origin(OriginName),
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// Time passed; a deadline may have been reached.
+    Tick,
+    /// A fetch ended. Every fetch that was put out must be answered once; one whose watch is gone
+    /// is ignored.
+    Fetched {
+        /// Which.
+        id: FetchId,
+        /// What happened.
+        observation: Observation,
+    },
+    /// A check of an admin port ended.
+    AdminChecked {
+        /// The node.
+        node: NodeName,
+        /// Whether the port let us in and answered.
+        result: Result<(), AdminProblem>,
+    },
+    /// There is another plan.
+    Replan(Plan),
+    /// All rounds are due now: something happened that calls for a look.
+    ProbeNow,
+}
+
+/// Something to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Make this fetch and report it.
+    Fetch {
+        /// Its name.
+        id: FetchId,
+        /// Where to.
+        side: Side,
+        /// What.
+        request: FetchRequest,
+        /// When it was due: how late it starts is a measure of overload.
+        due: Timestamp,
+    },
+    /// Check this node's admin port: connect, authenticate, ping.
+    CheckAdmin(NodeName),
+    /// Store this.
+    Record(Record),
+    /// A state changed: one line for the log.
+    Changed {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// Its variant.
+        variant: VariantName,
+        /// The node.
+        node: NodeName,
+        /// The change.
+        transition: Transition,
+        /// Why, where there is more to say.
+        reason: Option<String>,
+    },
+    /// An admin port was lost or is back, or showed itself for the first time.
+    AdminChanged {
+        /// The node.
+        node: NodeName,
+        /// Whether it answers now.
+        up: bool,
+        /// What is wrong.
+        problem: Option<String>,
+    },
+    /// A node was seen to follow a change of the origin.
+    BecameFresh {
+        /// The node.
+        node: NodeName,
+        /// The time from the first sight of the origin's change to the round that saw the node
+        /// follow it. Zero when the same round saw both.
+        after: Duration,
+    },
+}

@@ -1,0 +1,202 @@
+//! `/`: a page for people, with what is wrong at the top. No script, and nothing from elsewhere.
+
+use std::fmt::Write;
+
+use crate::engine::{Snapshot, TargetSnapshot};
+use crate::model::format_duration;
+use crate::verdict::State;
+
+/// More rows than this are for programs: the API has them all.
+const ROWS: usize = 500;
+
+/// Longer texts are cut: a reason or a version is one line.
+const LONGEST: usize = 300;
+
+pub(super) const STYLE: &str = "\
+:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
+body { margin: 1.5rem auto; max-width: 75rem; padding: 0 1rem; }
+h1 { font-size: 1.4rem; }
+h2 { font-size: 1.1rem; margin-top: 2rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8884; vertical-align: top; }
+td { overflow-wrap: anywhere; }
+.state { font-weight: 600; white-space: nowrap; }
+.stale, .down { color: #c62828; }
+.lagging, .unverifiable, .cache_down, .origin_down { color: #b26a00; }
+.fresh, .up { color: #2e7d32; }
+.unknown { color: #777; }
+.note { color: #777; }
+";
+
+/// The order of the rows: what needs a person first.
+const fn urgency(state: State) -> u8 {
+    match state {
+        State::Stale => 0,
+        State::CacheDown => 1,
+        State::OriginDown => 2,
+        State::Lagging => 3,
+        State::Unverifiable => 4,
+        State::Unknown => 5,
+        State::Fresh => 6,
+    }
+}
+
+/// Writes the page.
+pub(super) fn render(snapshot: &Snapshot) -> String {
+    let mut page = String::with_capacity(16 * 1024);
+    // Writing to a string cannot fail.
+    let _ = write_page(&mut page, snapshot);
+    page
+}
+
+fn write_page(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
+    page.push_str(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n\
+         <meta http-equiv=\"refresh\" content=\"15\">\n\
+         <title>purgewatch</title>\n<link rel=\"stylesheet\" href=\"/style.css\">\n\
+         <h1>purgewatch</h1>\n",
+    );
+    write_summary(page, snapshot)?;
+    write_nodes(page, snapshot)?;
+    write_targets(page, snapshot)?;
+    let version = env!("CARGO_PKG_VERSION");
+    writeln!(
+        page,
+        "<p class=\"note\">purgewatch {version} · <a href=\"/metrics\">metrics</a> · \
+         <a href=\"/api/v1/status\">status as JSON</a></p>\n</html>"
+    )
+}
+
+fn write_summary(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
+    let mut counts: Vec<(State, usize)> = State::ALL
+        .into_iter()
+        .map(|state| (state, snapshot.targets.iter().filter(|t| t.state == state).count()))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    counts.sort_by_key(|(state, _)| urgency(*state));
+    let counted = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    let endpoints = counted(snapshot.endpoints, "endpoint");
+    write!(page, "<p>{endpoints} at {}:", counted(snapshot.nodes.len(), "node"))?;
+    for (place, (state, count)) in counts.into_iter().enumerate() {
+        let comma = if place == 0 { "" } else { "," };
+        let label = state.label();
+        write!(page, "{comma} <span class=\"state {label}\">{count} {label}</span>")?;
+    }
+    page.push_str(".</p>\n");
+    Ok(())
+}
+
+fn write_nodes(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
+    page.push_str(
+        "<h2>Nodes</h2>\n<table>\n<tr><th>node<th>admin port<th>last success<th>problem\n",
+    );
+    for node in snapshot.nodes.iter().take(ROWS) {
+        let (class, text) = match node.admin.as_ref().map(|admin| admin.up) {
+            None => ("unknown", "not configured"),
+            Some(None) => ("unknown", "not checked yet"),
+            Some(Some(true)) => ("up", "up"),
+            Some(Some(false)) => ("down", "down"),
+        };
+        let admin = node.admin.as_ref();
+        let last = admin.and_then(|admin| admin.last_success).map(|at| {
+            let ago = format_duration(whole_seconds(snapshot.taken.since(at)));
+            format!("{ago} ago")
+        });
+        writeln!(
+            page,
+            "<tr><td>{}<td class=\"state {class}\">{text}<td>{}<td>{}",
+            Escaped(node.node.as_str()),
+            last.unwrap_or_default(),
+            Escaped(admin.and_then(|admin| admin.problem.as_deref()).unwrap_or_default()),
+        )?;
+    }
+    page.push_str("</table>\n");
+    Ok(())
+}
+
+fn write_targets(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
+    let mut targets: Vec<&TargetSnapshot> = snapshot.targets.iter().collect();
+    targets.sort_by_key(|target| {
+        let staleness = target.staleness.unwrap_or_default();
+        (urgency(target.state), std::cmp::Reverse(staleness))
+    });
+    page.push_str(
+        "<h2>Endpoints</h2>\n<table>\n<tr><th>endpoint<th>variant<th>node<th>state<th>for\
+         <th>stale for<th>allowed<th>node serves<th>origin serves<th>reason\n",
+    );
+    for target in targets.iter().take(ROWS) {
+        let label = target.state.label();
+        let lasting = format_duration(whole_seconds(snapshot.taken.since(target.since)));
+        let stale = target.staleness.filter(|staleness| !staleness.is_zero());
+        let stale = stale.map(|s| format_duration(whole_seconds(s))).unwrap_or_default();
+        let version = |version: &Option<crate::model::Version>| {
+            version.as_ref().map(crate::model::Version::short).unwrap_or_default()
+        };
+        writeln!(
+            page,
+            "<tr><td>{}<td>{}<td>{}<td class=\"state {label}\">{label}<td>{lasting}<td>{stale}\
+             <td>{}<td>{}<td>{}<td>{}",
+            Escaped(target.endpoint.as_str()),
+            Escaped(target.variant.as_str()),
+            Escaped(target.node.as_str()),
+            format_duration(target.max_stale),
+            Escaped(&version(&target.node_version)),
+            Escaped(&version(&target.origin_version)),
+            Escaped(target.reason.as_deref().unwrap_or_default()),
+        )?;
+    }
+    page.push_str("</table>\n");
+    let left_out = targets.len().saturating_sub(ROWS);
+    if left_out > 0 {
+        writeln!(page, "<p class=\"note\">{left_out} more are not shown.</p>")?;
+    }
+    Ok(())
+}
+
+fn whole_seconds(duration: std::time::Duration) -> std::time::Duration {
+    std::time::Duration::from_secs(duration.as_secs())
+}
+
+/// Text from outside within a page: markup is escaped, control characters are shown as `\u{fffd}`,
+/// and it has an end.
+struct Escaped<'a>(&'a str);
+
+impl std::fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (place, c) in self.0.chars().enumerate() {
+            match c {
+                _ if place == LONGEST => return f.write_char('…'),
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                // Marks that turn the direction of text around could show something else.
+                c if c.is_control()
+                    || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+                {
+                    f.write_char('\u{fffd}')?;
+                }
+                c => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_outside_cannot_become_markup() {
+        let escaped = |text: &str| Escaped(text).to_string();
+        assert_eq!(escaped("<a href='x\">&"), "&lt;a href=&#39;x&quot;&gt;&amp;");
+        assert_eq!(escaped("a\u{1b}[31m\u{202e}b"), "a\u{fffd}[31m\u{fffd}b");
+        assert_eq!(escaped(&"x".repeat(1_000)).chars().count(), LONGEST + 1);
+    }
+}

@@ -1,0 +1,201 @@
+//! `/api/v1/status`: what is known, as one JSON document.
+//!
+//! The fields below are all there are; the document's `schema` grows when one changes its meaning
+//! or goes, not when one is added. Points of time are seconds since the Unix epoch, of the wall
+//! clock; `null` where nothing is known.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::content::Steps;
+use crate::engine::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
+use crate::model::Timestamp;
+use crate::verdict::ProbeResult;
+
+/// The number of this layout.
+pub const SCHEMA: u32 = 1;
+
+/// The whole document, as a reader gets it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The release that is running.
+    pub version: String,
+    /// When this was taken.
+    pub taken: f64,
+    /// How many endpoints are watched.
+    pub endpoints: u64,
+    /// One for each node, by name.
+    pub nodes: Vec<Node<'static>>,
+    /// One for each endpoint, variant and node, by these names.
+    pub targets: Vec<Target<'static>>,
+}
+
+/// What is known of one endpoint and variant at one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Target<'a> {
+    /// The endpoint.
+    pub endpoint: Cow<'a, str>,
+    /// Its variant.
+    pub variant: Cow<'a, str>,
+    /// The node.
+    pub node: Cow<'a, str>,
+    /// The state: `unknown`, `fresh`, `lagging`, `stale`, `unverifiable`, `cache_down`,
+    /// `origin_down`.
+    pub state: Cow<'a, str>,
+    /// Since when.
+    pub since: f64,
+    /// 0 when fresh, a lower bound while lagging or stale.
+    pub staleness_seconds: Option<f64>,
+    /// How long the node may lag behind.
+    pub max_stale_seconds: f64,
+    /// The `Age` last seen at the node.
+    pub age_seconds: Option<u64>,
+    /// When the node was last probed.
+    pub last_probe: Option<f64>,
+    /// When it was last seen to be fresh.
+    pub last_fresh: Option<f64>,
+    /// Probes of the node, by result.
+    pub probes: BTreeMap<Cow<'a, str>, u64>,
+    /// The version that the node served last.
+    pub node_version: Option<String>,
+    /// The version that the origin served last.
+    pub origin_version: Option<String>,
+    /// Why the state is what it is, where there is more to say.
+    pub reason: Option<Cow<'a, str>>,
+}
+
+/// What is known of one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node<'a> {
+    /// The node.
+    pub node: Cow<'a, str>,
+    /// Its admin port; `null` when none is configured.
+    pub admin: Option<Admin<'a>>,
+}
+
+/// What the checks of an admin port showed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Admin<'a> {
+    /// Whether the last check passed; `null` before the first one ended.
+    pub up: Option<bool>,
+    /// When a check last passed.
+    pub last_success: Option<f64>,
+    /// Checks that failed, by reason.
+    pub failures: BTreeMap<Cow<'a, str>, u64>,
+    /// The last failure in words, while it lasts.
+    pub problem: Option<Cow<'a, str>>,
+}
+
+impl<'a> Target<'a> {
+    fn of(target: &'a TargetSnapshot, offset: i64) -> Self {
+        let time = |at: Timestamp| at.shifted(offset).as_seconds();
+        let results = ProbeResult::ALL.into_iter().map(|result| result.label().into());
+        Self {
+            endpoint: target.endpoint.as_str().into(),
+            variant: target.variant.as_str().into(),
+            node: target.node.as_str().into(),
+            state: target.state.label().into(),
+            since: time(target.since),
+            staleness_seconds: target.staleness.map(|staleness| staleness.as_secs_f64()),
+            max_stale_seconds: target.max_stale.as_secs_f64(),
+            age_seconds: target.age,
+            last_probe: target.last_probe.map(time),
+            last_fresh: target.last_fresh.map(time),
+            probes: results.zip(target.probes).collect(),
+            node_version: target.node_version.as_ref().map(ToString::to_string),
+            origin_version: target.origin_version.as_ref().map(ToString::to_string),
+            reason: target.reason.as_deref().map(Into::into),
+        }
+    }
+}
+
+impl<'a> Node<'a> {
+    fn of(node: &'a NodeSnapshot, offset: i64) -> Self {
+        let admin = |admin: &'a AdminState| Admin {
+            up: admin.up,
+            last_success: admin.last_success.map(|at| at.shifted(offset).as_seconds()),
+            failures: admin.failures.iter().map(|(why, count)| ((*why).into(), *count)).collect(),
+            problem: admin.problem.as_deref().map(Into::into),
+        };
+        Self { node: node.node.as_str().into(), admin: node.admin.as_ref().map(admin) }
+    }
+}
+
+/// The document, written in steps.
+pub(super) struct Writer {
+    snapshot: Arc<Snapshot>,
+    offset: i64,
+    next: Step,
+}
+
+enum Step {
+    Head,
+    Node(usize),
+    Between,
+    Target(usize),
+    Done,
+}
+
+impl Writer {
+    pub(super) fn new(snapshot: Arc<Snapshot>, offset: i64) -> Self {
+        Self { snapshot, offset, next: Step::Head }
+    }
+
+    fn head(&self, out: &mut Vec<u8>) {
+        let taken = self.snapshot.taken.shifted(self.offset).as_seconds();
+        let version = env!("CARGO_PKG_VERSION");
+        let endpoints = self.snapshot.endpoints;
+        let head = format!(
+            "{{\"schema\":{SCHEMA},\"version\":\"{version}\",\"taken\":{taken},\
+             \"endpoints\":{endpoints},\"nodes\":[\n"
+        );
+        out.extend_from_slice(head.as_bytes());
+    }
+}
+
+impl Steps for Writer {
+    fn step(&mut self, out: &mut Vec<u8>) -> bool {
+        self.next = match self.next {
+            Step::Head => {
+                self.head(out);
+                Step::Node(0)
+            }
+            Step::Node(place) => match self.snapshot.nodes.get(place) {
+                Some(node) => {
+                    item(out, place, &Node::of(node, self.offset));
+                    Step::Node(place + 1)
+                }
+                None => Step::Between,
+            },
+            Step::Between => {
+                out.extend_from_slice(b"\n],\"targets\":[\n");
+                Step::Target(0)
+            }
+            Step::Target(place) => match self.snapshot.targets.get(place) {
+                Some(target) => {
+                    item(out, place, &Target::of(target, self.offset));
+                    Step::Target(place + 1)
+                }
+                None => {
+                    out.extend_from_slice(b"\n]}\n");
+                    Step::Done
+                }
+            },
+            Step::Done => return false,
+        };
+        true
+    }
+}
+
+/// Writes one item of a list. Strings and numbers only: there is nothing that could fail.
+fn item(out: &mut Vec<u8>, place: usize, value: &impl Serialize) {
+    if place > 0 {
+        out.extend_from_slice(b",\n");
+    }
+    let _ = serde_json::to_writer(out, value);
+}

@@ -1,0 +1,28 @@
+//! What the benchmarks share: servers of their own, what processes cost, and how a result is told.
+
+#![allow(dead_code, unreachable_pub, reason = "each benchmark uses some of it")]
+
+#[path = "../it/support/daemon.rs"]
+pub mod daemon;
+#[path = "../it/support/varnish.rs"]
+pub mod varnish;
+
+pub mod blackbox;
+pub mod buffer;
+pub mod cost;
+pub mod fetch;
+pub mod nginx;
+pub mod ratio;
+pub mod wrk;
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Waits until something listens there.
+pub fn wait_for(address: SocketAddr) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(address).is_err() {
+        assert!(Instant::now() < deadline, "nothing listens on {address}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
