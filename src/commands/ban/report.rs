@@ -70,7 +70,11 @@ pub(super) fn warned(bans: &Bans, dry_run: bool) {
 pub(super) fn planned(output: &mut Output, bans: &Bans, chosen: &Chosen) {
     for node in &chosen.nodes {
         let target = &node.target;
-        output.line(format_args!("would send to {} ({}):", target.node, target.address));
+        if target.node.as_str() == target.address.to_string() {
+            output.line(format_args!("would send to {}:", target.node));
+        } else {
+            output.line(format_args!("would send to {} ({}):", target.node, target.address));
+        }
         for ban in &bans.bans {
             output.line(format_args!("  ban {}", ban.text));
         }
@@ -108,13 +112,7 @@ fn failures_of(report: &NodeReport, bans: &Bans) {
     let mut groups: Vec<(String, &Ban, usize)> = Vec::new();
     let mut unnamed = 0;
     for (state, ban) in report.states.iter().zip(&bans.bans) {
-        let Some(mut message) = state.message(&report.node) else { continue };
-        if state.failure().is_some_and(|failure| failure.exit() == Exit::Rejected) {
-            let too_new = ban.warnings.iter().find(|w| matches!(w, Warning::NeedsVersion { .. }));
-            if let Some(warning) = too_new {
-                let _ = write!(message, " ({warning})");
-            }
-        }
+        let Some(message) = state.message(&report.node) else { continue };
         if let Some((_, _, count)) = groups.iter_mut().find(|(known, _, _)| *known == message) {
             *count += 1;
         } else if groups.len() < NAMED {
