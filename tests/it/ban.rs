@@ -157,7 +157,7 @@ fn nodes_are_named_by_the_environment_and_by_a_configuration() {
     std::fs::write(&credential, text.replace(&secret_line, "secret_credential = \"secret\""))
         .unwrap();
     let credential = ["-c", credential.to_str().unwrap()];
-    check_code(&one(&credential, &[]), 4, "CREDENTIALS_DIRECTORY is not set");
+    check_code(&one(&credential, &[]), 4, "the credential \"secret\" is handed over by systemd");
     let directory = varnishd.dir().to_str().unwrap();
     check_code(&one(&credential, &[("CREDENTIALS_DIRECTORY", directory)]), 0, "");
 }

@@ -389,6 +389,21 @@ mod tests {
     }
 
     #[test]
+    fn a_repeated_choice_of_many_words_is_judged() {
+        let words = |word: &str, count: usize| {
+            (0..count).map(|n| word.replace('N', &n.to_string())).collect::<Vec<_>>().join("|")
+        };
+        assert_eq!(judged(&format!("^/(?:{})*index$", words("pN/", 60))), Verdict::Fine);
+        let ambiguous = judged(&format!("^/(?:{})*index$", words("N", 60)));
+        assert!(matches!(ambiguous, Verdict::Catastrophic(_)));
+        // Tags by the thousand have no loop to judge, and alternatives are judged one by one.
+        assert_eq!(judged(&format!("(^|,)({})(,|$)", words("t-N", 3_000))), Verdict::Fine);
+        assert_eq!(judged(&format!("^/({})/.*x$", words("cN-[0-9]+", 1_000))), Verdict::Fine);
+        let one_is_bad = format!("^/({}|(a+)+)$", words("cN-[0-9]+-[a-z]+", 500));
+        assert!(matches!(judged(&one_is_bad), Verdict::Catastrophic(_)));
+    }
+
+    #[test]
     fn refuses_patterns_that_crash() {
         let missed: Vec<_> = CRASHING
             .iter()
