@@ -24,7 +24,6 @@ fn main() {
 fn has_static_unwinder() -> bool {
     // cc(1) answers with the bare name when it has no such file.
     let output = Command::new("cc").arg("-print-file-name=libgcc_eh.a").output();
-    output.is_ok_and(|output| {
-        Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_absolute()
-    })
+    output
+        .is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_absolute())
 }
