@@ -83,7 +83,7 @@ pub enum Refusal {
         hint: String,
     },
     /// No such operator, or not for this field.
-    #[error("{field} cannot be compared with \"{got}\": expected {expected}")]
+    #[error("{field} cannot be compared with \"{got}\": expected {expected}{}", tilde_hint(got))]
     UnknownOperator {
         /// The field before it.
         field: String,
@@ -280,4 +280,9 @@ fn joint_hint(got: &str) -> &'static str {
 
 fn at_offset(offset: Option<usize>) -> String {
     offset.map_or_else(String::new, |offset| format!(" at offset {offset}"))
+}
+
+/// An absolute path where an operator belongs is what shells make of a bare `~`.
+fn tilde_hint(got: &str) -> &'static str {
+    if got.starts_with('/') { " (a shell turns a bare ~ into a path: write it as '~')" } else { "" }
 }

@@ -18,7 +18,6 @@ use super::output::{Format, Output, complain};
 use super::target::Nodes;
 use crate::ban::HeaderName;
 use crate::model::{HttpUrl, parse_duration};
-use crate::protocol::Command;
 
 /// Ban objects, and say truthfully whether every node took the ban.
 ///
@@ -91,6 +90,10 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
 
 impl Arguments {
     fn run(&self, output: &mut Output) -> Result<Exit, Exit> {
+        if self.url.is_empty() && (self.prefix || self.url_header.is_some()) {
+            complain("--prefix, --url-header and --host-header go with --url");
+            return Err(Exit::Usage);
+        }
         let chosen = self.nodes.choose()?;
         let bans = Bans::read(self, chosen.config.as_ref())?;
         let json = self.output == Format::Json;
@@ -99,12 +102,12 @@ impl Arguments {
                 output.json(&Document::new(&bans, reports, exit, self.dry_run));
             }
         };
-        report::warned(&bans, self.dry_run);
         if bans.refused() > 0 {
             report::refused(&bans);
             document(output, &[], Exit::Usage);
             return Ok(Exit::Usage);
         }
+        report::warned(&bans, self.dry_run);
         if self.dry_run {
             if !json {
                 report::planned(output, &bans, &chosen);
@@ -112,14 +115,11 @@ impl Arguments {
             document(output, &[], Exit::Done);
             return Ok(Exit::Done);
         }
-        let commands: Vec<Command> =
-            bans.bans.iter().filter_map(|ban| ban.command.clone()).collect();
         let limits = Limits { total: self.timeout, retries: self.retries };
-        let (reports, interrupted) =
-            send::send(&chosen.nodes, &commands, limits).map_err(|fault| {
-                complain(format_args!("cannot start: {fault}"));
-                Exit::Usage
-            })?;
+        let (reports, interrupted) = send::send(&chosen.nodes, &bans, limits).map_err(|fault| {
+            complain(format_args!("cannot start: {fault}"));
+            Exit::Usage
+        })?;
         let exit = if interrupted {
             Exit::Interrupted
         } else {

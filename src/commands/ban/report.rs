@@ -70,7 +70,11 @@ pub(super) fn warned(bans: &Bans, dry_run: bool) {
 pub(super) fn planned(output: &mut Output, bans: &Bans, chosen: &Chosen) {
     for node in &chosen.nodes {
         let target = &node.target;
-        output.line(format_args!("would send to {} ({}):", target.node, target.address));
+        if target.node.as_str() == target.address.to_string() {
+            output.line(format_args!("would send to {}:", target.node));
+        } else {
+            output.line(format_args!("would send to {} ({}):", target.node, target.address));
+        }
         for ban in &bans.bans {
             output.line(format_args!("  ban {}", ban.text));
         }

@@ -12,7 +12,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::super::Exit;
 use super::super::target::ChosenNode;
+use super::source::Bans;
 use crate::admin::{AdminError, Client, Fault, Kind, Options, Outcome, Retry, Stage};
+use crate::ban::{Refusal, ServerVersion};
 use crate::clock::random_seed;
 use crate::model::{HostPort, NodeName, format_duration};
 use crate::protocol::Command;
@@ -71,6 +73,8 @@ pub(super) enum State {
 pub(super) enum Failure {
     /// The client says so.
     Admin(AdminError),
+    /// Not sent: this server does not know it.
+    Unknown(Refusal),
     /// Not sent, because of how another ban went.
     Withheld(AdminError),
     /// The limit on the whole, or Ctrl-C, came before the answer.
@@ -94,15 +98,17 @@ pub(super) enum End {
 /// When the runtime or the signal handler cannot be set up.
 pub(super) fn send(
     nodes: &[ChosenNode],
-    commands: &[Command],
+    bans: &Bans,
     limits: Limits,
 ) -> io::Result<(Vec<NodeReport>, bool)> {
+    let commands: Vec<Command> = bans.bans.iter().filter_map(|ban| ban.command.clone()).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(send_to_all(nodes, commands, limits))
+    runtime.block_on(send_to_all(nodes, bans, &commands, limits))
 }
 
 async fn send_to_all(
     nodes: &[ChosenNode],
+    bans: &Bans,
     commands: &[Command],
     limits: Limits,
 ) -> io::Result<(Vec<NodeReport>, bool)> {
@@ -123,7 +129,8 @@ async fn send_to_all(
     let progress = Progress::new(nodes.len() * commands.len());
     let served = stream::iter(nodes.iter().zip(&mut reports).enumerate())
         .map(|(at, (node, report))| {
-            let mut attempt = Attempt { node, commands, limits, start, progress: &progress, at };
+            let progress = &progress;
+            let mut attempt = Attempt { node, bans, commands, limits, start, progress, at };
             async move { attempt.serve(report).await }
         })
         .buffer_unordered(NODES_AT_A_TIME)
@@ -176,6 +183,7 @@ impl NodeReport {
 /// The attempts on one node.
 struct Attempt<'a> {
     node: &'a ChosenNode,
+    bans: &'a Bans,
     commands: &'a [Command],
     limits: Limits,
     start: Instant,
@@ -190,6 +198,9 @@ impl Attempt<'_> {
         let mut random = fastrand::Rng::with_seed(random_seed() ^ self.at as u64);
         let mut pause = FIRST_PAUSE;
         report.client = Some(client.clone());
+        if self.bans.depend_on_version() {
+            self.examine(&client, &mut report.states).await;
+        }
         loop {
             self.round(&client, &mut report.states, &report.handed).await;
             report.took = self.start.elapsed();
@@ -216,6 +227,21 @@ impl Attempt<'_> {
             reply: step(usual.reply),
             keep_alive: None,
             ..usual
+        }
+    }
+
+    /// Learns the server's version, and keeps back what it does not know: versions before 7.4 take
+    /// some unknown fields for others, whose names theirs begin with. When the version cannot be
+    /// learnt, the first attempt to send says why.
+    async fn examine(&self, client: &Client, states: &mut [State]) {
+        let Ok(greeting) = client.connect().await else { return };
+        let Some((major, minor, _)) = greeting.version.and_then(|version| version.numbers()) else {
+            return;
+        };
+        for (at, refusal) in self.bans.unknown_to(ServerVersion::new(major, minor)) {
+            if let Some(state) = states.get_mut(at) {
+                state.fail(&Rc::new(Failure::Unknown(refusal)));
+            }
         }
     }
 
@@ -277,7 +303,7 @@ impl State {
         match self {
             Self::Failed { failure, .. } => match &**failure {
                 Failure::Admin(error) | Failure::Withheld(error) => error.retry() != Retry::Never,
-                Failure::Ended(_) | Failure::NotSent { .. } => false,
+                Failure::Unknown(_) | Failure::Ended(_) | Failure::NotSent { .. } => false,
             },
             Self::Waiting | Self::Taken => false,
         }
@@ -321,6 +347,7 @@ impl Failure {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Admin(error) | Self::Withheld(error) => error.label(),
+            Self::Unknown(refusal) => refusal.code(),
             Self::Ended(end) | Self::NotSent { end, .. } => match end {
                 End::Limit(_) => "deadline",
                 End::Interrupt => "interrupted",
@@ -336,6 +363,7 @@ impl Failure {
                 Fault::Rejected { .. } => Exit::Rejected,
                 Fault::ChildNotRunning => Exit::CacheDown,
             },
+            Self::Unknown(_) => Exit::Usage,
             Self::Ended(end) | Self::NotSent { end, .. } => match end {
                 End::Limit(_) => Exit::Unreachable,
                 End::Interrupt => Exit::Interrupted,
@@ -347,7 +375,7 @@ impl Failure {
     fn is_certain(&self) -> bool {
         match self {
             Self::Admin(error) => error.outcome() == Outcome::NotDone,
-            Self::Withheld(_) | Self::NotSent { .. } => true,
+            Self::Unknown(_) | Self::Withheld(_) | Self::NotSent { .. } => true,
             Self::Ended(_) => false,
         }
     }
@@ -355,6 +383,7 @@ impl Failure {
     fn message(&self, node: &NodeName) -> String {
         match self {
             Self::Admin(error) => error.to_string(),
+            Self::Unknown(refusal) => format!("{node}: not sent: {refusal}"),
             // Without a connection all fare alike, sent or not: they are one line.
             Self::Withheld(error) if error.outcome() == Outcome::NotDone => error.to_string(),
             Self::Withheld(_) => {

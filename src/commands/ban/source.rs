@@ -11,7 +11,8 @@ use super::super::Exit;
 use super::super::output::{Untrusted, complain};
 use super::Arguments;
 use crate::ban::{
-    self, BanHeaders, Expression, HeaderName, Lint, LintOptions, Reach, Refusal, for_url,
+    self, BanHeaders, Expression, HeaderName, Lint, LintOptions, Reach, Refusal, ServerVersion,
+    Warning, for_url,
 };
 use crate::config::Config;
 use crate::model::HttpUrl;
@@ -31,9 +32,11 @@ pub(super) struct Ban {
     /// As it was written, made safe for a terminal.
     pub(super) text: String,
     pub(super) refusals: Vec<Refusal>,
-    pub(super) warnings: Vec<ban::Warning>,
+    pub(super) warnings: Vec<Warning>,
     /// What is sent; `None` when it is refused.
     pub(super) command: Option<Command>,
+    /// The ban itself, where not every version of the server knows its fields.
+    pub(super) versioned: Option<Expression>,
 }
 
 /// The bans of one call, in order, at least one.
@@ -99,6 +102,22 @@ impl Bans {
         self.bans.iter().filter(|ban| ban.command.is_none()).count()
     }
 
+    /// Whether it matters which version a server has.
+    pub(super) fn depend_on_version(&self) -> bool {
+        self.bans.iter().any(|ban| ban.versioned.is_some())
+    }
+
+    /// The bans that a server of this version does not know, each with the reason.
+    pub(super) fn unknown_to(&self, version: ServerVersion) -> Vec<(usize, Refusal)> {
+        let options =
+            LintOptions { everything: true, allow_slow_regex: true, version: Some(version) };
+        let refused = |(at, ban): (usize, &Ban)| {
+            let lint = ban::lint(ban.versioned.as_ref()?, &options);
+            Some((at, lint.refusals.into_iter().next()?))
+        };
+        self.bans.iter().enumerate().filter_map(refused).collect()
+    }
+
     /// Where a ban stands, as a prefix of messages: `bans.txt:12: `, or nothing.
     pub(super) fn place(&self, ban: &Ban) -> String {
         match (&self.file, ban.line) {
@@ -119,13 +138,22 @@ impl Ban {
         let expression = match read {
             Ok(expression) => expression,
             Err(refusal) => {
-                let (refusals, warnings) = (vec![refusal], Vec::new());
-                return Self { line, text: written, refusals, warnings, command: None };
+                let refusals = vec![refusal];
+                return Self {
+                    line,
+                    text: written,
+                    refusals,
+                    warnings: Vec::new(),
+                    command: None,
+                    versioned: None,
+                };
             }
         };
         let Lint { refusals, warnings } = ban::lint(&expression, options);
-        let mut ban =
-            Self { line, text: expression.to_string(), refusals, warnings, command: None };
+        let depends = warnings.iter().any(|w| matches!(w, Warning::NeedsVersion { .. }));
+        let versioned = depends.then(|| expression.clone());
+        let text = expression.to_string();
+        let mut ban = Self { line, text, refusals, warnings, command: None, versioned };
         if ban.refusals.is_empty() {
             match Command::ban(expression.arguments()) {
                 Ok(command) => ban.command = Some(command),

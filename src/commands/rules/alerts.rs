@@ -186,9 +186,10 @@ fn unverifiable(slowest: Duration, least: Duration) -> Alert {
         wait: intervals(5, slowest, least * 15),
         severity: Severity::Warning,
         summary: "{{ $labels.endpoint }} cannot be verified on {{ $labels.node }}".to_owned(),
-        description: "The origin answers the endpoint {{ $labels.endpoint }} (variant \
-                      {{ $labels.variant }}) differently each time, so old content on the node \
-                      {{ $labels.node }} would not be noticed."
+        description: "What the origin serves for the endpoint {{ $labels.endpoint }} (variant \
+                      {{ $labels.variant }}) cannot be compared: it differs each time, or lacks \
+                      what is compared. Old content on the node {{ $labels.node }} would not be \
+                      noticed."
             .to_owned(),
         runbook: "runbook-endpoint-unverifiable",
     }

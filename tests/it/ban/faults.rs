@@ -106,7 +106,7 @@ fn a_connection_that_breaks_is_tried_again() {
 fn of_a_batch_only_what_is_missing_is_sent_again() {
     let varnishd = with_an_object();
     // The second of three is rejected by 7.1, for good; the others are taken once.
-    let input = "obj.http.x == 1\nobj.last_hit > 1s\nobj.http.x == 3\n";
+    let input = "obj.http.x == 1\nobj.http.x ~ (?<=ab?)c\nobj.http.x == 3\n";
     let output = ban(&varnishd, &[], input);
     let node = varnishd.admin;
     check(
@@ -115,7 +115,7 @@ fn of_a_batch_only_what_is_missing_is_sent_again() {
         &format!("{node}: 2 of 3 bans taken\n"),
         &format!(
             "purgewatch: standard input:2: {node}: ban: varnishd answered 106 (wrong argument): \
-             \"Unknown or unsupported field \\\"obj.last_hit\\\"\"\n"
+             \"Regex compile error: lookbehind assertion is not fixed length\"\n"
         ),
     );
     assert_eq!(varnishd.bans(), ["obj.http.x == 3", "obj.http.x == 1"]);
