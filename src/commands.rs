@@ -1,8 +1,7 @@
 //! Layer 5: arguments, one module a command, exit codes, output.
 //!
 //! A command is a module with an `Arguments` struct (clap derive) and `run(&Arguments) -> Exit`.
-//! It is made known in two places: a variant of `Command` with its arm in [`main`], and its
-//! name in `GROUPS`. It builds the runtime it needs, if any: a start has to stay cheap.
+//! It is made known in `GROUPS`. It builds the runtime it needs, if any: a start has to stay cheap.
 
 mod ban;
 mod check;
@@ -19,36 +18,34 @@ mod target;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgMatches, Args as _, FromArgMatches as _};
 
 pub use exit::Exit;
 
-/// Bans and purges on Varnish that cannot fail silently.
-#[derive(Debug, Parser)]
-#[command(name = "purgewatch", version, max_term_width = 100)]
-#[command(subcommand_required = true)]
-#[command(after_help = EXAMPLES)]
-pub struct Cli {
-    #[command(subcommand)]
-    command: Command,
+/// A command of the program.
+struct Command {
+    name: &'static str,
+    /// Adds what it is for and what its arguments are.
+    describe: fn(clap::Command) -> clap::Command,
+    run: fn(&ArgMatches) -> Result<Exit, clap::Error>,
 }
 
-/// The commands, in the order of [`GROUPS`].
-#[derive(Debug, Subcommand)]
-enum Command {
-    Ban(ban::Arguments),
-    Check(check::Arguments),
-    Demo(demo::Arguments),
-    Run(run::Arguments),
-    Config(config::Arguments),
-    Rules(rules::Arguments),
+/// The command in the module of that name.
+macro_rules! command {
+    ($module:ident) => {
+        Command {
+            name: stringify!($module),
+            describe: $module::Arguments::augment_args,
+            run: |matches| Ok($module::run(&$module::Arguments::from_arg_matches(matches)?)),
+        }
+    };
 }
 
-/// The commands by what people want; one that is not in [`Command`] is left out.
-const GROUPS: &[(&str, &[&str])] = &[
-    ("Invalidate", &["ban"]),
-    ("Find out", &["check", "demo"]),
-    ("Watch", &["run", "config", "rules"]),
+/// The commands, by what people want.
+const GROUPS: &[(&str, &[Command])] = &[
+    ("Invalidate", &[command!(ban)]),
+    ("Find out", &[command!(check), command!(demo)]),
+    ("Watch", &[command!(run), command!(config), command!(rules)]),
 ];
 
 const EXAMPLES: &str = "\
@@ -66,62 +63,65 @@ Exit status: 0 done, 1 stale, 2 usage or configuration, 3 a node cannot be reach
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let command = arguments.get(1).and_then(|name| single(name.to_str()?)).unwrap_or_else(command);
-    let parsed = command.try_get_matches_from(arguments);
-    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => cli,
-        Err(fault) => {
-            // Help and version are asked for and go to stdout; the rest is wrong usage. When
-            // neither can be written, there is nobody left to tell.
-            let _ = fault.print();
-            return if fault.use_stderr() { Exit::Usage } else { Exit::Done };
-        }
-    };
-    match cli.command {
-        Command::Ban(arguments) => ban::run(&arguments),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Run(arguments) => run::run(&arguments),
-        Command::Config(arguments) => config::run(&arguments),
-        Command::Rules(arguments) => rules::run(&arguments),
+    carry_out(&arguments).unwrap_or_else(|fault| {
+        // Help and version are asked for and go to stdout; the rest is wrong usage. When neither
+        // can be written, there is nobody left to tell.
+        let _ = fault.print();
+        if fault.use_stderr() { Exit::Usage } else { Exit::Done }
+    })
+}
+
+fn carry_out(arguments: &[OsString]) -> Result<Exit, clap::Error> {
+    // To describe all commands takes as long as a ban on the wire: where the first argument names
+    // one, that one will do.
+    let named = arguments.get(1).and_then(|first| commands().find(|known| first == known.name));
+    let line = named.map_or_else(whole_line, |command| line().subcommand(command.describe()));
+    let matches = line.try_get_matches_from(arguments)?;
+    let found = matches.subcommand().and_then(|(name, matches)| {
+        commands().find(|command| command.name == name).map(|command| (command, matches))
+    });
+    // clap takes no line without a command.
+    found.map_or(Ok(Exit::Usage), |(command, matches)| (command.run)(matches))
+}
+
+fn commands() -> impl Iterator<Item = &'static Command> {
+    GROUPS.iter().flat_map(|(_, commands)| *commands)
+}
+
+impl Command {
+    fn describe(&self) -> clap::Command {
+        (self.describe)(clap::Command::new(self.name))
     }
 }
 
-/// The command line with this one command alone. To describe all the others, too, takes longer
-/// than a ban does; whoever asks for help gets the whole.
-fn single(name: &str) -> Option<clap::Command> {
-    let command = match name {
-        "ban" => ban::Arguments::augment_args(clap::Command::new("ban")),
-        "check" => check::Arguments::augment_args(clap::Command::new("check")),
-        _ => return None,
-    };
-    let program = clap::Command::new("purgewatch").version(env!("CARGO_PKG_VERSION"));
-    Some(program.max_term_width(100).subcommand_required(true).subcommand(command))
+/// The command line as clap knows it, as yet without any commands.
+fn line() -> clap::Command {
+    clap::Command::new("purgewatch")
+        .about("Bans and purges on Varnish that cannot fail silently")
+        .version(env!("CARGO_PKG_VERSION"))
+        .max_term_width(100)
+        .subcommand_required(true)
+        .after_help(EXAMPLES)
 }
 
-/// The command line as clap knows it, with the commands grouped in its help.
-fn command() -> clap::Command {
-    let command = Cli::command();
-    let groups = grouped(&command);
-    command.help_template(format!(
+/// The command line with all commands, grouped in its help.
+fn whole_line() -> clap::Command {
+    let mut line = line();
+    let mut groups = String::new();
+    for (heading, commands) in GROUPS {
+        // Writing to a string cannot fail.
+        let _ = writeln!(groups, "{heading}:");
+        for command in *commands {
+            let described = command.describe();
+            let about = described.get_about().map(ToString::to_string).unwrap_or_default();
+            let _ = writeln!(groups, "  {:<8} {about}", command.name);
+            line = line.subcommand(described);
+        }
+        groups.push('\n');
+    }
+    line.help_template(format!(
         "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}Options:\n{{options}}{{after-help}}"
     ))
-}
-
-fn grouped(command: &clap::Command) -> String {
-    let mut text = String::new();
-    for (heading, names) in GROUPS {
-        let mut lines = String::new();
-        for found in names.iter().filter_map(|name| command.find_subcommand(name)) {
-            let about = found.get_about().map(ToString::to_string).unwrap_or_default();
-            // Writing to a string cannot fail.
-            let _ = writeln!(lines, "  {:<8} {about}", found.get_name());
-        }
-        if !lines.is_empty() {
-            let _ = writeln!(text, "{heading}:\n{lines}");
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -130,27 +130,30 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        command().debug_assert();
-    }
-
-    #[test]
-    fn a_command_alone_is_the_same_command() {
-        let help = |command: clap::Command, name: &str| {
-            let arguments = ["purgewatch", name, "--help"];
-            command.try_get_matches_from(arguments).unwrap_err().to_string()
-        };
-        for name in ["ban", "check"] {
-            assert_eq!(help(single(name).unwrap(), name), help(command(), name));
+        whole_line().debug_assert();
+        for command in commands() {
+            line().subcommand(command.describe()).debug_assert();
         }
     }
 
     #[test]
-    fn every_command_stands_in_one_group() {
-        for found in Cli::command().get_subcommands() {
-            let name = found.get_name();
-            let groups = GROUPS.iter().filter(|(_, names)| names.contains(&name)).count();
-            assert_eq!(groups, 1, "{name} belongs into GROUPS once");
-            assert!(found.get_about().is_some(), "{name} says nothing about itself");
+    fn every_command_says_what_it_is_for() {
+        for command in commands() {
+            assert!(command.describe().get_about().is_some(), "{}", command.name);
+        }
+    }
+
+    #[test]
+    fn a_command_is_read_alike_with_and_without_the_others() {
+        let usage = |line: clap::Command, name: &str| {
+            line.try_get_matches_from(["purgewatch", name, "--no-such-argument"])
+                .unwrap_err()
+                .to_string()
+        };
+        for command in commands() {
+            let alone = usage(line().subcommand(command.describe()), command.name);
+            assert_eq!(alone, usage(whole_line(), command.name));
+            assert!(alone.contains(&format!("Usage: purgewatch {}", command.name)), "{alone}");
         }
     }
 }
