@@ -128,19 +128,13 @@ fn judge_branches(root: &Node, depth: usize) -> Verdict {
                 _ => 0,
             };
             let widest = nodes.iter().enumerate().max_by_key(|(_, node)| width(node));
-            match widest {
-                Some((at, Node::Alternate(branches))) => branches
-                    .iter()
-                    .map(|branch| {
-                        let mut nodes = nodes.clone();
-                        if let Some(slot) = nodes.get_mut(at) {
-                            *slot = branch.clone();
-                        }
-                        Node::Concat(nodes)
-                    })
-                    .collect(),
-                _ => Vec::new(),
-            }
+            let Some((at, Node::Alternate(branches))) = widest else {
+                return Verdict::Catastrophic(Growth::Unknown);
+            };
+            let (before, behind) = nodes.split_at_checked(at).unwrap_or_default();
+            let behind = behind.get(1..).unwrap_or_default();
+            let around = |branch: &Node| [before, std::slice::from_ref(branch), behind].concat();
+            branches.iter().map(|branch| Node::Concat(around(branch))).collect()
         }
         _ => Vec::new(),
     };
@@ -375,6 +369,8 @@ mod tests {
         r"(?i)^/(A+)+$",
         r"^/(?:\w|[a-f]|\d)+$",
         r"^/(a+)+b++$",
+        r"^/(\Xa?)+$",
+        r"^/([[:<:]]?a+)+$",
     ];
 
     #[test]
@@ -398,7 +394,10 @@ mod tests {
         assert!(matches!(ambiguous, Verdict::Catastrophic(_)));
         // Tags by the thousand have no loop to judge, and alternatives are judged one by one.
         assert_eq!(judged(&format!("(^|,)({})(,|$)", words("t-N", 3_000))), Verdict::Fine);
-        assert_eq!(judged(&format!("^/({})/.*x$", words("cN-[0-9]+", 1_000))), Verdict::Fine);
+        let many = judged(&format!("^/({})/.*x$", words("cN-[0-9]+", 1_000)));
+        assert_eq!(many, Verdict::Fine);
+        let many = judged(&format!("^/({})$", words("cN-[0-9]+/[a-z]+", 600)));
+        assert_eq!(many, Verdict::Fine);
         let one_is_bad = format!("^/({}|(a+)+)$", words("cN-[0-9]+-[a-z]+", 500));
         assert!(matches!(judged(&one_is_bad), Verdict::Catastrophic(_)));
     }

@@ -248,6 +248,8 @@ impl<'a> Reader<'a> {
             Some(b'^') => Node::Start,
             Some(b'$') => Node::End,
             Some(b'(') => self.group(flags),
+            // Word boundaries by another name.
+            Some(b'[') if self.take(b"[:<:]]") || self.take(b"[:>:]]") => Node::Assertion,
             Some(b'[') => match class::read(self.rest) {
                 Some((set, rest)) => {
                     self.rest = rest;
@@ -270,17 +272,13 @@ impl<'a> Reader<'a> {
             b'K' => Node::Empty,
             b'N' if self.peek() != Some(b'{') => Node::Set(ByteSet::DOT),
             b'C' => Node::Set(ByteSet::ALL),
-            // A line end of any kind, or one character with its marks: neither is given back.
+            // One character with its marks, of which Latin-1 has none.
+            b'X' => Node::Set(ByteSet::ALL),
+            // A line end of any kind, which is not given back.
             b'R' => Node::Atomic(Box::new(Node::Alternate(vec![
                 Node::Literal(b"\r\n".to_vec()),
                 Node::Set(ByteSet::EMPTY.with(b'\n', b'\r').with(0x85, 0x85)),
             ]))),
-            b'X' => Node::Atomic(Box::new(Node::Repeat(Box::new(Repeat {
-                node: Node::Set(ByteSet::ALL),
-                minimum: 1,
-                maximum: None,
-                possessive: false,
-            })))),
             b'1'..=b'9' => {
                 while self.peek().is_some_and(|b| b.is_ascii_digit()) {
                     self.next();

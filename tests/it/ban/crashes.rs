@@ -46,6 +46,7 @@ const SLOW: &[Hostile] = &[
     (r"(?i)^/(A+)+$", "/", "a", 30, "!"),
     (r"^/(?:\w|[a-f]|\d)+$", "/", "a", 30, "!"),
     (r"^/(a+)+b++$", "/", "a", 30, "!b"),
+    (r"^/(\Xa?)+!c$", "/", "a", 48, "!-c"),
 ];
 
 /// Regexes on which PCRE2 returns an error for another reason.
