@@ -1,7 +1,7 @@
 //! `purgewatch ban` as a whole process beside `varnishadm ban`, and 10,000 bans from stdin beside
 //! a bare loop over a socket, each pair against the same varnishd and in turn.
 //!
-//! `cargo bench -- ban`. The peak of memory is measured by GNU time.
+//! `cargo bench --bench bench -- ban`. The peak of memory is measured by GNU time.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
