@@ -12,6 +12,7 @@ mod class;
 mod growth;
 mod opening;
 mod plain;
+mod shape;
 mod syntax;
 
 pub use growth::Growth;

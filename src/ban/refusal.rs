@@ -211,6 +211,12 @@ pub enum Refusal {
         /// The call.
         construct: String,
     },
+    /// The admin protocol cannot carry it.
+    #[error("this ban cannot be sent: {reason}")]
+    Unsendable {
+        /// Why not.
+        reason: String,
+    },
     /// It matches every object.
     #[error(
         "this ban matches everything ({because}): the whole cache would be fetched again; pass \
@@ -249,6 +255,7 @@ impl Refusal {
             Self::SlowRegex { .. } => "slow-regex",
             Self::RegexOption { .. } => "regex-option",
             Self::RecursiveRegex { .. } => "recursive-regex",
+            Self::Unsendable { .. } => "unsendable",
             Self::Everything { .. } => "everything",
         }
     }

@@ -145,6 +145,21 @@ fn nodes_are_named_by_the_environment_and_by_a_configuration() {
         check_code(&one(arguments, &[]), 2, message);
     }
     check_code(&one(&["-T", &admin, "--secret-env", "UNSET"], &[]), 4, "UNSET is not set");
+
+    let text = std::fs::read_to_string(&config).unwrap();
+    let without = varnishd.dir().join("without.toml");
+    let lines = text.lines().filter(|l| !l.starts_with("admin =") && !l.starts_with("secret_file"));
+    std::fs::write(&without, lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let output = one(&["-c", without.to_str().unwrap()], &[]);
+    check_code(&output, 2, "node cache-01 has no `admin` in the configuration");
+    let credential = varnishd.dir().join("credential.toml");
+    let secret_line = format!("secret_file = \"{secret}\"");
+    std::fs::write(&credential, text.replace(&secret_line, "secret_credential = \"secret\""))
+        .unwrap();
+    let credential = ["-c", credential.to_str().unwrap()];
+    check_code(&one(&credential, &[]), 4, "the credential \"secret\" is handed over by systemd");
+    let directory = varnishd.dir().to_str().unwrap();
+    check_code(&one(&credential, &[("CREDENTIALS_DIRECTORY", directory)]), 0, "");
 }
 
 #[test]

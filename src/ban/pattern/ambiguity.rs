@@ -92,32 +92,38 @@ impl<'a> Loops<'a> {
                 slot.extend(edges(state).map(|edge| (index(edge.to), edge.bytes)));
             }
         }
-        let mut pairs = vec![Vec::new(); size * size];
+        // Only pairs that can be reached are looked at; their edges are kept for the way back.
+        let mut there: Vec<Option<usize>> = vec![None; size * size];
         let mut reversed = vec![Vec::new(); size * size];
+        let diagonal = || (0..size).map(|s| s * size + s);
+        let mut queue: VecDeque<(usize, usize)> = VecDeque::new();
+        for pair in diagonal() {
+            set(&mut there, pair, Some(0));
+            queue.push_back((pair, 0));
+        }
         let mut steps = 0;
-        for (left, left_edges) in successors.iter().enumerate() {
-            for (right, right_edges) in successors.iter().enumerate() {
-                for (left_to, left_bytes) in left_edges {
-                    for (right_to, right_bytes) in right_edges {
-                        steps += 1;
-                        if left_bytes.meets(right_bytes) {
-                            let (from, to) = (left * size + right, left_to * size + right_to);
-                            if let Some(slot) = pairs.get_mut(from) {
-                                slot.push(to);
-                            }
-                            if let Some(slot) = reversed.get_mut(to) {
-                                slot.push(from);
-                            }
-                        }
+        while let Some((pair, length)) = queue.pop_front() {
+            let edges_of = |place: usize| successors.get(place).map_or(&[][..], |e| e);
+            for (left, left_bytes) in edges_of(pair / size) {
+                for (right, right_bytes) in edges_of(pair % size) {
+                    steps += 1;
+                    if !left_bytes.meets(right_bytes) {
+                        continue;
+                    }
+                    let to = left * size + right;
+                    if let Some(slot) = reversed.get_mut(to) {
+                        slot.push(pair);
+                    }
+                    if there.get(to) == Some(&None) {
+                        set(&mut there, to, Some(length + 1));
+                        queue.push_back((to, length + 1));
                     }
                 }
-                if steps > BUDGET {
-                    return Some(0);
-                }
+            }
+            if steps > BUDGET {
+                return Some(0);
             }
         }
-        let diagonal = || (0..size).map(|s| s * size + s);
-        let there = distances(&pairs, diagonal());
         let back = distances(&reversed, diagonal());
         there
             .iter()

@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::MATCH_LIMIT;
 use super::ambiguity::Loops;
-use super::automaton::{Automaton, byte_set};
+use super::automaton::Automaton;
+use super::shape::Shape;
 use super::syntax::{Node, Pattern, Repeat};
 
 /// A value of so many bytes is one that a client may well send: refused.
@@ -239,106 +240,6 @@ fn may_be_empty(node: &Node) -> bool {
     }
 }
 
-/// What can be seen of a pattern without an automaton.
-#[derive(Debug, Clone, Copy)]
-struct Shape {
-    /// Repetitions of more than a byte: they may hold others, or alternatives.
-    nested: bool,
-    /// The most loops on one way through.
-    loops: usize,
-    /// Optional pieces and short repetitions on one way through.
-    choices: usize,
-    /// The fewest bytes between two loops.
-    gap: usize,
-    /// The fewest bytes in front of the first loop, or in all where there is none.
-    before: usize,
-    /// The fewest bytes behind the last loop, or in all where there is none.
-    behind: usize,
-}
-
-impl Shape {
-    /// Takes `bytes` bytes and nothing else.
-    const fn of_bytes(bytes: usize) -> Self {
-        let gap = usize::MAX;
-        Self { nested: false, loops: 0, choices: 0, gap, before: bytes, behind: bytes }
-    }
-
-    fn of(node: &Node) -> Self {
-        match node {
-            Node::Empty | Node::Start | Node::End | Node::Assertion => Self::of_bytes(0),
-            Node::Set(_) => Self::of_bytes(1),
-            Node::Literal(text) => Self::of_bytes(text.len()),
-            Node::Concat(nodes) => nodes.iter().map(Self::of).fold(Self::of_bytes(0), Self::then),
-            Node::Alternate(nodes) => {
-                let either = nodes.iter().map(Self::of).reduce(Self::or);
-                let either = either.unwrap_or(Self::of_bytes(0));
-                Self { choices: either.choices + 1, ..either }
-            }
-            Node::Repeat(repeat) => Self::of_repeat(repeat),
-            Node::Atomic(inner) => Self::of(inner),
-            // Whatever follows it starts where it started.
-            Node::Look(inner) => Self { gap: 0, before: 0, behind: 0, ..Self::of(inner) },
-            Node::BackReference => Self { loops: 1, ..Self::of_bytes(0) },
-            Node::Opaque => Self { nested: true, loops: 2, gap: 0, ..Self::of_bytes(0) },
-        }
-    }
-
-    fn of_repeat(repeat: &Repeat) -> Self {
-        let inner = Self::of(&repeat.node);
-        let simple = byte_set(&repeat.node).is_some();
-        let looping = repeat.maximum.is_none_or(|m| m - repeat.minimum.min(m) > 1);
-        let spread = repeat.maximum.is_none_or(|m| m > 1);
-        // Loops that hold loops are looked at in any case, so their gaps need not be told.
-        let skipped = repeat.minimum == 0;
-        let (before, behind) =
-            if looping || skipped { (0, 0) } else { (inner.before, inner.behind) };
-        // An optional piece with a loop in it is entered through its beginning, or not at all.
-        let optional_loop = skipped && !looping && inner.loops > 0;
-        let (before, behind) =
-            if optional_loop { (inner.before, inner.behind) } else { (before, behind) };
-        Self {
-            nested: inner.nested || (spread && !simple),
-            loops: inner.loops + usize::from(looping),
-            choices: inner.choices + usize::from(!looping),
-            gap: inner.gap,
-            before,
-            behind,
-        }
-    }
-
-    fn then(self, next: Self) -> Self {
-        let add = usize::saturating_add;
-        let (gap, before, behind) = match (self.loops, next.loops) {
-            (0, 0) => (usize::MAX, add(self.before, next.before), add(self.before, next.before)),
-            (0, _) => (next.gap, add(self.before, next.before), next.behind),
-            (_, 0) => (self.gap, self.before, add(self.behind, next.behind)),
-            (_, _) => {
-                let between = add(self.behind, next.before);
-                (self.gap.min(next.gap).min(between), self.before, next.behind)
-            }
-        };
-        Self {
-            nested: self.nested || next.nested,
-            loops: self.loops + next.loops,
-            choices: self.choices + next.choices,
-            gap,
-            before,
-            behind,
-        }
-    }
-
-    fn or(self, other: Self) -> Self {
-        Self {
-            nested: self.nested || other.nested,
-            loops: self.loops.max(other.loops),
-            choices: self.choices.max(other.choices),
-            gap: self.gap.min(other.gap),
-            before: self.before.min(other.before),
-            behind: self.behind.min(other.behind),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -485,6 +386,21 @@ mod tests {
             .filter(|(_, verdict)| matches!(verdict, Verdict::Catastrophic(_)))
             .collect();
         assert!(refused.is_empty(), "{refused:#?}");
+    }
+
+    #[test]
+    fn a_repeated_choice_of_many_words_is_judged() {
+        let words = |word: &str, count: usize| {
+            (0..count).map(|n| word.replace('N', &n.to_string())).collect::<Vec<_>>().join("|")
+        };
+        assert_eq!(judged(&format!("^/(?:{})*index$", words("pN/", 60))), Verdict::Fine);
+        let ambiguous = judged(&format!("^/(?:{})*index$", words("N", 60)));
+        assert!(matches!(ambiguous, Verdict::Catastrophic(_)));
+        // Tags by the thousand have no loop to judge, and alternatives are judged one by one.
+        assert_eq!(judged(&format!("(^|,)({})(,|$)", words("t-N", 3_000))), Verdict::Fine);
+        assert_eq!(judged(&format!("^/({})/.*x$", words("cN-[0-9]+", 1_000))), Verdict::Fine);
+        let one_is_bad = format!("^/({}|(a+)+)$", words("cN-[0-9]+-[a-z]+", 500));
+        assert!(matches!(judged(&one_is_bad), Verdict::Catastrophic(_)));
     }
 
     #[test]

@@ -172,9 +172,6 @@ pub(super) struct Document<'a> {
     exit: u8,
     dry_run: bool,
     interrupted: bool,
-    /// Why nothing was sent, when not the bans themselves are at fault.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
     bans: Vec<BanItem<'a>>,
     nodes: Vec<NodeItem<'a>>,
 }
@@ -234,7 +231,6 @@ impl<'a> Document<'a> {
             exit: exit.code(),
             dry_run,
             interrupted: exit == Exit::Interrupted,
-            error: None,
             bans: bans.bans.iter().map(ban_item).collect(),
             nodes: reports.iter().map(node_item).collect(),
         }

@@ -103,7 +103,10 @@ pub(super) fn send(
 ) -> io::Result<(Vec<NodeReport>, bool)> {
     let commands: Vec<Command> = bans.bans.iter().filter_map(|ban| ban.command.clone()).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(send_to_all(nodes, bans, &commands, limits))
+    let result = runtime.block_on(send_to_all(nodes, bans, &commands, limits));
+    // A name lookup that was given up may hang on in its thread: nobody waits for it.
+    runtime.shutdown_background();
+    result
 }
 
 async fn send_to_all(

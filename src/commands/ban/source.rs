@@ -159,7 +159,7 @@ impl Ban {
                 Ok(command) => ban.command = Some(command),
                 // What the protocol cannot carry was refused above; should one slip through, it
                 // is not sent either.
-                Err(fault) => ban.refusals.push(Refusal::Blank { token: fault.to_string() }),
+                Err(fault) => ban.refusals.push(Refusal::Unsendable { reason: fault.to_string() }),
             }
         }
         ban
