@@ -1,7 +1,7 @@
 //! `purgewatch ban` as a whole process beside `varnishadm ban`, and 10,000 bans from stdin beside
 //! a bare loop over a socket, each pair against the same varnishd and in turn.
 //!
-//! `cargo bench --bench bench -- ban`. The peak of memory is measured by GNU time. The program is
+//! The peak of memory is measured by GNU time. The program is
 //! measured as one that was installed: copied, not as the linker left it. A file that was written
 //! in one go, as by a package manager, is cached in larger pieces, and maps a tenth quicker.
 
@@ -81,7 +81,7 @@ impl Bench {
 
         let mut pairs = Pairs::default();
         for _ in 0..BATCHES {
-            let ours = self.rate(|| self.from_stdin(&file));
+            let ours = self.rate(|| self.ban_from_stdin(&file));
             pairs.push(ours, self.rate(|| self.bare_loop(&bans, window)));
         }
         let name = format!("{BATCH} bans from stdin beside a bare loop");
@@ -99,7 +99,7 @@ impl Bench {
     }
 
     /// Has the program ban what stands in `file`, a ban a line.
-    fn from_stdin(&self, file: &Path) {
+    fn ban_from_stdin(&self, file: &Path) {
         let output = self
             .purgewatch()
             .args(["--file", "-", "--output", "json"])

@@ -1,10 +1,9 @@
 //! What a fetch costs: CPU time beside wrk's and the blackbox exporter's, against the same
 //! varnishd in the same run.
 //!
-//! `cargo bench --bench bench -- probe`. Our fetches go to the node and to its origin in turn, as the
-//! watchdog's do, on a runtime of one thread, which is what it has; each body is hashed, and the
-//! two are compared. Rounds alternate, so that what else the machine does hits all, and the median
-//! of the rounds' ratios counts.
+//! Our fetches go to the node and to its origin in turn, as the watchdog's do, on a runtime of one
+//! thread, which is what it has; each body is hashed, and the two are compared. Rounds alternate,
+//! so that what else the machine does hits all, and the median of the rounds' ratios counts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

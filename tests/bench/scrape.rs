@@ -1,6 +1,6 @@
 //! What a scrape costs with 10,000 endpoints, on loopback, in a daemon that does nothing else.
 //!
-//! `cargo bench --bench bench -- scrape`. The peer is a server that sends as many bytes from a buffer it
+//! The peer is a server that sends as many bytes from a buffer it
 //! holds ready, to the same reader: what is above its time is the cost of writing the text. The
 //! benchmark `daemon` scrapes one that probes.
 
