@@ -1,8 +1,8 @@
 //! The daemon with 10,000 endpoints at 30 s on one node: memory, punctuality, scrapes, CPU time.
 //!
-//! `cargo bench -- daemon` takes about a minute and a half. The built daemon fetches from a
-//! real varnishd and from nginx. After the first round of every endpoint it is watched for two
-//! stretches of time: in the first it only probes, in the second it is scraped once a second.
+//! The built daemon fetches from a real varnishd and from nginx. After the first round of every
+//! endpoint it is watched for two stretches of time: in the first it only probes, in the second it
+//! is scraped once a second. Takes a minute and a half.
 
 use std::fmt::Write;
 use std::sync::Arc;

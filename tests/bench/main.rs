@@ -1,7 +1,7 @@
 //! The benchmarks: one binary, so that the crate is linked with all its optimizations once.
 //!
-//! `cargo bench` runs all of them in turn, `cargo bench -- ban scrape` those two. Each takes our
-//! figure and a peer's in the same run, on the same machine and against the same servers, and
+//! `tests/bench/run` runs all of them in turn, `tests/bench/run ban scrape` those two. Each takes
+//! our figure and a peer's in the same run, on the same machine and against the same servers, and
 //! prints them with their ratio. A missed target is printed and is no failure: it can be the
 //! machine's. What fails is a benchmark that cannot measure.
 

@@ -1,10 +1,9 @@
 //! What a fetch costs: CPU time beside wrk's and the blackbox exporter's, against the same
 //! varnishd in the same run.
 //!
-//! `cargo bench -- probe`. Our fetches go to the node and to its origin in turn, as the
-//! watchdog's do; each body is hashed, and the two are compared. Once on a runtime of one thread,
-//! and once on one of two workers, which the daemon has. Rounds alternate between all of them, so
-//! that what else the machine does hits each, and the median of the rounds' ratios counts.
+//! Our fetches go to the node and to its origin in turn, as the watchdog's do, on a runtime of one
+//! thread, which is what it has; each body is hashed, and the two are compared. Rounds alternate,
+//! so that what else the machine does hits all, and the median of the rounds' ratios counts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,27 +35,18 @@ pub(super) fn run() {
     let blackbox = Blackbox::start(dir.path());
     let url = format!("http://{}/body", varnishd.http);
     let sides = [varnishd.http, origin.address];
-    let one_thread = || tokio::runtime::Builder::new_current_thread();
-    let two_workers = || {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.worker_threads(2);
-        builder
-    };
 
     // Fills the cache, and everybody's own.
-    fetch_and_compare(one_thread(), sides, Duration::from_millis(200));
+    fetch_and_compare(sides, Duration::from_millis(200));
 
-    let [mut to_wrk, mut as_daemon, mut to_blackbox] = <[Pairs; 3]>::default();
+    let [mut to_wrk, mut to_blackbox] = <[Pairs; 2]>::default();
     for _ in 0..ROUNDS {
-        let ours = rate(fetch_and_compare(one_thread(), sides, ROUND));
-        let theirs = rate(wrk::run(&url, HOST, CONCURRENCY, ROUND));
-        to_wrk.push(ours, theirs);
-        as_daemon.push(rate(fetch_and_compare(two_workers(), sides, ROUND)), theirs);
+        let ours = rate(fetch_and_compare(sides, ROUND));
+        to_wrk.push(ours, rate(wrk::run(&url, HOST, CONCURRENCY, ROUND)));
         to_blackbox.push(ours, rate(blackbox.run(&url, CONCURRENCY, ROUND)));
     }
     let unit = " per second of CPU";
-    to_wrk.line("fetches beside wrk's, one thread", unit, Target::RatioAtLeast(0.5)).print();
-    as_daemon.line("fetches beside wrk's, two workers", unit, Target::RatioAtLeast(0.5)).print();
+    to_wrk.line("fetches beside wrk's requests", unit, Target::RatioAtLeast(0.5)).print();
     let name = "fetches beside the blackbox exporter's probes";
     to_blackbox.line(name, unit, Target::RatioAtLeast(10.0)).print();
 }
@@ -68,12 +58,8 @@ fn rate((fetches, cpu): (usize, Duration)) -> f64 {
 
 /// Fetches from both sides in turn, and compares what they serve. Returns how often, and the CPU
 /// time that it took.
-fn fetch_and_compare(
-    mut runtime: tokio::runtime::Builder,
-    sides: [SocketAddr; 2],
-    time: Duration,
-) -> (usize, Duration) {
-    let runtime = runtime.enable_all().build().unwrap();
+fn fetch_and_compare(sides: [SocketAddr; 2], time: Duration) -> (usize, Duration) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sides = Arc::new(sides.map(destination));
     let request = request(&format!("http://{HOST}/body"));
     let begin = Instant::now();

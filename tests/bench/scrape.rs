@@ -1,6 +1,6 @@
 //! What a scrape costs with 10,000 endpoints, on loopback, in a daemon that does nothing else.
 //!
-//! `cargo bench -- scrape`. The peer is a server that sends as many bytes from a buffer it
+//! The peer is a server that sends as many bytes from a buffer it
 //! holds ready, to the same reader: what is above its time is the cost of writing the text. The
 //! benchmark `daemon` scrapes one that probes.
 
@@ -88,11 +88,7 @@ fn snapshot(clock: Clock) -> Snapshot {
 fn serve_snapshots(clock: Clock, snapshot: Snapshot) -> SocketAddr {
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (questions, mut asked) = mpsc::channel(4);
             let metrics = Arc::new(Metrics::new());

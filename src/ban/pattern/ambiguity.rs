@@ -157,7 +157,7 @@ impl<'a> Loops<'a> {
                 }
                 if let Some(length) = self.link(before_states, states, &mut budget) {
                     #[expect(clippy::cast_precision_loss, reason = "lengths of a few hundred")]
-                    let thinner = (length.max(1) as f64).ln();
+                    let thinner = libm::log(length.max(1) as f64);
                     for (links, &thinning) in ended.iter().enumerate() {
                         lower(&mut chains, links + 1, thinning + thinner + own);
                     }
@@ -182,7 +182,7 @@ impl<'a> Loops<'a> {
         match self.automaton.states.get(*only)?.bound {
             None => Some(0.0),
             Some(bound) if bound < SHORT_LOOP => None,
-            Some(bound) => Some((TYPICAL_TURNS / f64::from(bound)).max(1.0).ln()),
+            Some(bound) => Some(libm::log((TYPICAL_TURNS / f64::from(bound)).max(1.0))),
         }
     }
 

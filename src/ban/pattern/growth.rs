@@ -161,9 +161,9 @@ fn length_at_limit(degree: u32, thinning: f64) -> usize {
     let divisor = if thinning == 0.0 {
         (1..=degree).map(f64::from).product::<f64>()
     } else {
-        power.powf(power) / 2.0 * thinning.exp()
+        libm::pow(power, power) / 2.0 * libm::exp(thinning)
     };
-    let length = (MATCH_LIMIT * divisor).powf(1.0 / power).ceil();
+    let length = libm::pow(MATCH_LIMIT * divisor, 1.0 / power).ceil();
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
