@@ -6,6 +6,7 @@
 mod diagnostic;
 mod document;
 mod endpoint;
+mod ignore;
 mod load;
 mod plausible;
 mod reader;
@@ -14,6 +15,7 @@ mod table;
 mod value;
 
 pub use diagnostic::{Diagnostic, Position, Report, Severity};
+pub use ignore::compile as compile_ignore;
 pub use load::{LARGEST_FILE, LoadError, Loaded, load, parse};
 pub use resolved::{
     AdminSettings, BanHeaders, Config, Daemon, Endpoint, Node, Origin, SecretSettings,

@@ -175,7 +175,7 @@ impl<'t> Reader<'t> {
 
     fn pattern(&mut self, value: &'t Value<'t>, findings: &Findings) -> Option<Regex> {
         let text = value::text(value, findings)?;
-        match self.patterns.entry(text).or_insert_with(|| compile(text)) {
+        match self.patterns.entry(text).or_insert_with(|| super::ignore::compile(text)) {
             Ok(regex) => Some(regex.clone()),
             Err(message) => {
                 findings.wrong(value.span(), message.clone());
@@ -209,29 +209,6 @@ fn check_timeout(section: &Section<'_>, interval: Duration, timeout: Duration) {
         let span = place.unwrap_or_else(|| section.span.clone());
         section.findings().add(Finding::error(Kind::Relation, span, message));
     }
-}
-
-fn compile(pattern: &str) -> Result<Regex, String> {
-    let regex = Regex::new(pattern).map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => {
-            "this regular expression is too large once it is compiled".to_owned()
-        }
-        error => {
-            // The parser draws the pattern over several lines; what is wrong stands on the last.
-            let text = error.to_string();
-            let last = text.lines().last().unwrap_or_default();
-            format!("expected a regular expression: {}", last.trim_start_matches("error: "))
-        }
-    })?;
-    // Letters, digits and marks that have nothing to do with each other: only a pattern that
-    // blanks out any body leaves nothing of them.
-    let sample = &b"{\"name\": \"Zebra 42\", \"price\": 9.5}<p>&amp; more; yet others</p>"[..];
-    if regex.replace_all(sample, &b""[..]).is_empty() {
-        return Err(
-            "this regular expression blanks out any body: nothing is left to compare".into()
-        );
-    }
-    Ok(regex)
 }
 
 fn ban_headers<'t>(value: &'t Value<'t>, findings: &'t Findings) -> Option<BanHeaders> {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::super::Exit;
 use super::super::output::{Untrusted, complain};
 use super::Arguments;
-use crate::config::{Config, Daemon, Endpoint, Node, Origin, ServerAddress, Variant};
+use crate::config::{
+    Config, Daemon, Endpoint, Node, Origin, ServerAddress, Variant, compile_ignore,
+};
 use crate::model::{EndpointName, HttpUrl, NodeName, OriginName, VariantName};
 use crate::verdict::Compare;
 
@@ -122,9 +124,9 @@ fn given(arguments: &Arguments) -> Result<Config, Exit> {
     }
     let mut ignore = Vec::new();
     for pattern in &arguments.ignore {
-        match regex::bytes::Regex::new(pattern) {
+        match compile_ignore(pattern) {
             Ok(pattern) => ignore.push(pattern),
-            Err(fault) => return wrong(format_args!("--ignore: {fault}")),
+            Err(fault) => return wrong(format_args!("--ignore {}: {fault}", Untrusted(pattern))),
         }
     }
     let headers =

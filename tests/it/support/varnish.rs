@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A running varnishd; stopped, with its cache process, when dropped.
@@ -252,9 +253,24 @@ fn terminate(process: &mut Child) {
     let _ = process.wait();
 }
 
-/// A loopback port that nobody uses right now.
+/// A loopback port that nobody uses right now, and that nobody is given by chance either: it lies
+/// below the range that the kernel takes the ports of outgoing connections from (32768 and up),
+/// and no two calls of a process return the same one. A port that the kernel had chosen could be
+/// some connection's before the server that it is meant for has bound it.
 pub fn free_port(host: &str) -> SocketAddr {
-    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 22_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test runs side by side begin at different ports.
+    let start = std::process::id().wrapping_mul(997);
+    for _ in 0..PORTS {
+        let step = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FIRST + step % PORTS).unwrap();
+        if let Ok(listener) = TcpListener::bind((host, port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
+    panic!("no port of {FIRST} to {} is free on {host}", FIRST + PORTS);
 }
 
 #[test]
