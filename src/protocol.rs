@@ -10,6 +10,8 @@
 //! | `auth` | the challenge, and the line that answers it |
 //! | `quote` | arguments as bytes, spelt so that every version reads them back the same |
 //! | `command` | one line that is one command and cannot become two |
+//! | `here` | whether a here document begins with a line |
+//! | `script` | a stream of typed lines, cut into requests as varnishd reads them |
 //! | `reply` | one answer, and how to show text that a peer wrote |
 //! | `banner` | what a server says of itself |
 //! | `session` | greeting, authentication, then replies in the order of their commands |
@@ -24,8 +26,10 @@ mod banner;
 mod codec;
 mod command;
 mod frame;
+mod here;
 mod quote;
 mod reply;
+mod script;
 mod session;
 mod status;
 
@@ -36,5 +40,6 @@ pub use command::{Command, CommandError, Verb};
 pub use frame::{Frame, FrameError, HEADER_LENGTH, Impostor, parse};
 pub use quote::{QuoteError, SplitError, quote, split};
 pub use reply::{Excerpt, Reply};
+pub use script::{REQUEST_LIMIT, Request, RequestError, RequestFault, Script};
 pub use session::{Event, Expect, Phase, Session, Violation};
 pub use status::Status;

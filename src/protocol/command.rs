@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::quote::{QuoteError, SplitError, quote, split};
 use super::reply::Excerpt;
+use super::script::Request;
 
 /// A text that cannot be sent as a command. Nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +69,8 @@ impl Verb {
     pub const AUTH: Self = Self(Cow::Borrowed("auth"));
     /// Closes the connection.
     pub const QUIT: Self = Self(Cow::Borrowed("quit"));
+    /// Stands for the name of a request that has none that varnishd could know, in place of it.
+    pub const UNREADABLE: Self = Self(Cow::Borrowed("command"));
 
     /// `text` as the name of a command.
     ///
@@ -154,6 +157,16 @@ impl Command {
         }
     }
 
+    /// A request passed on byte for byte, as it was written.
+    ///
+    /// Nothing is checked or spelt anew: varnishd judges it. Where its name cannot be read,
+    /// [`verb`](Self::verb) is [`Verb::UNREADABLE`].
+    #[must_use]
+    pub fn verbatim(request: Request) -> Self {
+        let (verb, line) = request.into_parts();
+        Self { verb: verb.unwrap_or(Verb::UNREADABLE), line }
+    }
+
     /// `ping`: is anybody there? Answered by the manager, with `PONG` and the time.
     #[must_use]
     pub fn ping() -> Self {
@@ -217,7 +230,8 @@ impl Command {
         &self.verb
     }
 
-    /// The line as it is sent, its line feed included: printable ASCII and nothing else.
+    /// The bytes as they are sent, their line end included: one line of printable ASCII, unless
+    /// the command was made by [`verbatim`](Self::verbatim).
     #[must_use]
     pub fn as_line(&self) -> &[u8] {
         &self.line

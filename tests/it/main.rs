@@ -22,6 +22,7 @@ mod layers;
 mod probe;
 mod readme;
 mod rules;
+mod script;
 mod store;
 mod support;
 mod systemd;
