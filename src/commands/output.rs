@@ -44,6 +44,13 @@ impl Output {
         }
     }
 
+    /// Writes bytes as they are.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        if self.broken.is_none() {
+            self.broken = self.writer.write_all(bytes).err();
+        }
+    }
+
     /// Writes a text and ends the line.
     pub fn line(&mut self, text: impl fmt::Display) {
         self.text(format_args!("{text}\n"));

@@ -11,6 +11,7 @@
     reason = "a test that panics has failed, which is what is wanted"
 )]
 
+mod adm;
 mod admin;
 mod ban;
 mod check;
