@@ -26,3 +26,4 @@ mod store;
 mod support;
 mod systemd;
 mod watch;
+mod workdir;
