@@ -8,6 +8,8 @@
 //! | module | one idea |
 //! |---|---|
 //! | `target` | which node, and where its secret comes from |
+//! | `place` | where its admin port is |
+//! | `workdir` | finding the admin port of a varnishd on this machine |
 //! | `options` | every limit, in one place |
 //! | `error` | what went wrong, whose fault it is, what to do next |
 //! | `connection` | from a socket to a session that is ready |
@@ -24,8 +26,10 @@ mod client;
 mod connection;
 mod error;
 mod options;
+mod place;
 mod target;
 mod task;
+mod workdir;
 
 pub use batch::Batch;
 pub use check::{PathCheck, check_path};
@@ -33,4 +37,6 @@ pub use client::Client;
 pub use connection::{Greeting, Note};
 pub use error::{AdminError, Fault, Kind, LABELS, Outcome, Retry, Stage};
 pub use options::Options;
+pub use place::Place;
 pub use target::{SECRET_LIMIT, SecretSource, Target};
+pub use workdir::{IndexError, Instance, PieceError, Unreadable, Workdir, WorkdirError};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::WorkdirError;
 use crate::model::{NodeName, format_duration};
 use crate::net::{DialError, DialErrorKind};
 use crate::protocol::{Excerpt, FrameError, Status, Verb};
@@ -29,6 +30,8 @@ pub struct AdminError {
 pub enum Stage {
     /// The pause after failed attempts.
     Pause,
+    /// Reading the work directory that says where the admin port is.
+    Locate,
     /// Name lookup.
     Resolve,
     /// Opening the connection.
@@ -46,6 +49,10 @@ pub enum Stage {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
+    /// The work directory leads to no admin port. The operator's; the text says what to do.
+    Workdir(Box<WorkdirError>),
+    /// The target has no address at all. The caller's.
+    NoAddress,
     /// The secret file cannot be read. The operator's: set its path or its permissions right.
     SecretUnreadable {
         /// The file.
@@ -208,6 +215,11 @@ pub const LABELS: &[&str] = &[
     "stopped",
     "too_long",
     "unreachable",
+    "workdir_denied",
+    "workdir_leftover",
+    "workdir_missing",
+    "workdir_no_admin_port",
+    "workdir_unreadable",
 ];
 
 impl AdminError {
@@ -215,6 +227,8 @@ impl AdminError {
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match &self.kind {
+            Kind::Workdir(error) => error.label(),
+            Kind::NoAddress => "connect",
             Kind::SecretUnreadable { .. } => "secret_unreadable",
             Kind::SecretRequired => "secret_required",
             Kind::SecretRefused { .. } => "secret_refused",
@@ -239,7 +253,11 @@ impl AdminError {
     #[must_use]
     pub const fn retry(&self) -> Retry {
         match &self.kind {
-            Kind::SecretUnreadable { .. }
+            // varnishd may be starting, or stopped for a moment.
+            Kind::Workdir(error) if error.may_pass() => Retry::Later,
+            Kind::Workdir(_)
+            | Kind::NoAddress
+            | Kind::SecretUnreadable { .. }
             | Kind::SecretRequired
             | Kind::SecretRefused { .. }
             | Kind::Greeting { .. }
@@ -274,7 +292,9 @@ impl AdminError {
             Kind::ForeignReply { .. }
             | Kind::UnaskedReply { .. }
             | Kind::Frame(FrameError::TooLong { .. }) => Fault::Unreliable,
-            Kind::Dial(_)
+            Kind::Workdir(_)
+            | Kind::NoAddress
+            | Kind::Dial(_)
             | Kind::Silent { .. }
             | Kind::Frame(_)
             | Kind::Greeting { .. }
@@ -321,6 +341,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pause => f.write_str("pausing before the next attempt"),
+            Self::Locate => f.write_str("finding the admin port"),
             Self::Resolve => f.write_str("looking up the name"),
             Self::Connect => f.write_str("connecting"),
             Self::Greeting => f.write_str("waiting for the greeting"),
@@ -338,8 +359,17 @@ impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = &self.0.stage;
         match &self.0.kind {
+            Kind::Workdir(error) => error.fmt(f),
+            Kind::NoAddress => f.write_str("no address is known"),
             Kind::SecretUnreadable { path, reason } => {
-                write!(f, "cannot read {}: {reason}", path.display())
+                write!(f, "cannot read {}: {reason}", path.display())?;
+                if path.file_name().is_some_and(|name| name == "_.secret") {
+                    f.write_str(
+                        " (varnishd made this secret itself, for its own user and root alone: \
+                         start it with -S FILE to let others in)",
+                    )?;
+                }
+                Ok(())
             }
             Kind::SecretRequired => f.write_str(
                 "the server asks for a secret and none was given: name its secret file (-S FILE, \
@@ -453,6 +483,19 @@ impl From<DialError> for Kind {
 }
 
 impl Stage {
+    /// How far the step is from the start, for comparing attempts.
+    pub(super) const fn rank(&self) -> u8 {
+        match self {
+            Self::Pause | Self::Locate => 0,
+            Self::Resolve => 1,
+            Self::Connect => 2,
+            Self::Greeting => 3,
+            Self::Secret => 4,
+            Self::Authenticate => 5,
+            Self::Command(_) => 6,
+        }
+    }
+
     /// The step at which dialling failed.
     pub(super) const fn of_dialling(error: &DialError) -> Self {
         match error.kind {

@@ -14,7 +14,9 @@ use super::plausible;
 use super::reader::{Findings, Section, TOP, Value};
 use super::table::{Names, all, name, section, tables};
 use super::value;
-use super::{AdminSettings, Config, Daemon, Node, Origin, SecretSettings, ServerAddress};
+use super::{
+    AdminPlace, AdminSettings, Config, Daemon, Node, Origin, SecretSettings, ServerAddress,
+};
 use crate::model::{HostPort, NodeName, OriginName, Scheme};
 
 const LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 19_131);
@@ -90,14 +92,14 @@ fn daemon(mut section: Section<'_>) -> Daemon {
 fn node(mut section: Section<'_>) -> Option<Node> {
     let name = section.required("name", name(NodeName::new));
     let http = section.required("http", server);
-    let (admin_place, had_admin) = (section.key_place("admin"), section.place("admin").is_some());
+    let (admin_place, had_admin) = (section.key_place("admin"), has_admin(&section));
     let address = section.optional("admin", value::parsed::<HostPort>);
+    let workdir = section.optional("workdir", value::instance);
     let secret = secret(&mut section, had_admin);
     let interval = admin_key(&mut section, "admin_interval", had_admin, ADMIN_INTERVAL_RANGE);
     let timeout = admin_key(&mut section, "admin_timeout", had_admin, ADMIN_TIMEOUT_RANGE);
     let connections = section.optional("connections", value::whole(CONNECTIONS_RANGE));
     let ca_file = ca_file(&mut section, http.as_ref());
-    section.not_yet("workdir", "give the admin port as `admin` and its secret as `secret_file`");
     section.not_yet("canary", "canaries come with a later version; leave the key out");
     section.not_yet("admin_listen", "reverse connections come with a later version; use `admin`");
     if let (Some(http), Some(address)) = (&http, &address)
@@ -107,14 +109,31 @@ fn node(mut section: Section<'_>) -> Option<Node> {
         section.findings().wrong(admin_place, message);
     }
     section.finish();
-    let admin = address.map(|address| AdminSettings {
-        address,
+    let place = address.map(AdminPlace::Address).or(workdir.map(AdminPlace::Workdir));
+    let admin = place.map(|place| AdminSettings {
+        place,
         secret,
         interval: interval.unwrap_or(ADMIN_INTERVAL),
         timeout: timeout.unwrap_or(ADMIN_TIMEOUT),
     });
     let connections = connections.unwrap_or(CONNECTIONS);
     Some(Node { name: name?, http: http?, ca_file, admin, connections })
+}
+
+/// Whether the node has an admin port, right or wrong; notes it when it is given twice.
+fn has_admin(section: &Section<'_>) -> bool {
+    let given = |key: &&str| section.place(key).is_some();
+    let mut keys = ["admin", "workdir"].into_iter().filter(given);
+    let first = keys.next();
+    if let Some(first) = first {
+        for other in keys {
+            let message = format!("a node has one admin port: `{first}` or `{other}`, not both");
+            let finding = Finding::error(Kind::Relation, section.key_place(other), message);
+            let place = section.key_place(first);
+            section.findings().add(finding.related(place, "the other one"));
+        }
+    }
+    first.is_some()
 }
 
 fn secret(section: &mut Section<'_>, had_admin: bool) -> SecretSettings {

@@ -53,7 +53,7 @@ pub(super) fn warn(
     findings: &Findings,
 ) {
     warn_of_twins(nodes, "address", |node| Some(&node.http), findings);
-    warn_of_twins(nodes, "admin address", |n| n.admin.as_ref().map(|a| &a.address), findings);
+    warn_of_twins(nodes, "admin port", |n| n.admin.as_ref().map(|a| &a.place), findings);
     for Placed { value: origin, place } in origins {
         let (mut rate, mut used) = (0.0, false);
         for endpoint in endpoints.iter().filter(|e| e.value.origin == origin.name) {

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::admin;
 use crate::clock::Clock;
-use crate::config::{AdminSettings, Config, Node, Origin, SecretSettings, ServerAddress};
+use crate::config::{
+    AdminPlace, AdminSettings, Config, Node, Origin, SecretSettings, ServerAddress,
+};
 use crate::model::{NodeName, OriginName};
 use crate::probe::{Destination, Options};
 use crate::systemd::{CredentialError, Credentials};
@@ -135,10 +137,8 @@ fn admin_peer(
     settings: &AdminSettings,
     credentials: &Credentials,
 ) -> Result<(admin::Target, admin::Options), PeerError> {
-    let secret = secret_source(&settings.secret, credentials)
+    let target = admin_target(&node.name, settings, credentials)
         .map_err(|source| PeerError { node: node.name.clone(), source })?;
-    let target =
-        admin::Target { node: node.name.clone(), address: settings.address.clone(), secret };
     let limit: Duration = settings.timeout;
     let options = admin::Options {
         connect: limit,
@@ -149,12 +149,32 @@ fn admin_peer(
     Ok((target, options))
 }
 
-/// Where the secret of an admin port is read from.
+/// A node's admin port as the configuration has it.
 ///
 /// # Errors
-/// [`CredentialError`] when it is a credential that systemd did not hand over, with no file
-/// beside it.
-pub fn secret_source(
+/// [`CredentialError`] when its secret is a credential that systemd did not hand over, with no
+/// file beside it.
+pub fn admin_target(
+    node: &NodeName,
+    settings: &AdminSettings,
+    credentials: &Credentials,
+) -> Result<admin::Target, CredentialError> {
+    let secret = secret_source(&settings.secret, credentials)?;
+    let (place, secret) = match (&settings.place, secret) {
+        (AdminPlace::Address(address), secret) => (address.clone().into(), secret),
+        (AdminPlace::Workdir(name), secret) => {
+            let secret = match secret {
+                admin::SecretSource::None => admin::SecretSource::Workdir,
+                given => given,
+            };
+            (admin::Workdir::new(name).into(), secret)
+        }
+    };
+    Ok(admin::Target { node: node.clone(), place, secret })
+}
+
+/// Where the secret of an admin port is read from.
+fn secret_source(
     settings: &SecretSettings,
     credentials: &Credentials,
 ) -> Result<admin::SecretSource, CredentialError> {

@@ -28,3 +28,4 @@ mod store;
 mod support;
 mod systemd;
 mod watch;
+mod workdir;

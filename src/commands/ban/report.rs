@@ -70,10 +70,11 @@ pub(super) fn warned(bans: &Bans, dry_run: bool) {
 pub(super) fn planned(output: &mut Output, bans: &Bans, chosen: &Chosen) {
     for node in &chosen.nodes {
         let target = &node.target;
-        if target.node.as_str() == target.address.to_string() {
+        let place = target.place.to_string();
+        if target.node.as_str() == place {
             output.line(format_args!("would send to {}:", target.node));
         } else {
-            output.line(format_args!("would send to {} ({}):", target.node, target.address));
+            output.line(format_args!("would send to {} ({place}):", target.node));
         }
         for ban in &bans.bans {
             output.line(format_args!("  ban {}", ban.text));
@@ -274,7 +275,7 @@ fn node_item(report: &NodeReport) -> NodeItem<'_> {
     let unknown = failures.iter().filter(|failure| failure.outcome == "unknown").count();
     NodeItem {
         node: report.node.as_str(),
-        address: report.address.to_string(),
+        address: report.place.clone(),
         exit: report.exit().code(),
         taken: report.taken(),
         not_taken: failures.len() - unknown,

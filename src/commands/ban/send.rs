@@ -16,7 +16,7 @@ use super::source::Bans;
 use crate::admin::{AdminError, Client, Fault, Kind, Options, Outcome, Retry, Stage};
 use crate::ban::{Refusal, ServerVersion};
 use crate::clock::random_seed;
-use crate::model::{HostPort, NodeName, format_duration};
+use crate::model::{NodeName, format_duration};
 use crate::protocol::Command;
 
 /// So many nodes are served at a time.
@@ -39,7 +39,8 @@ pub(super) struct Limits {
 #[derive(Debug)]
 pub(super) struct NodeReport {
     pub(super) node: NodeName,
-    pub(super) address: HostPort,
+    /// Where its admin port is, as text.
+    pub(super) place: String,
     /// One for each ban.
     pub(super) states: Vec<State>,
     /// Its connection, once it is this node's turn.
@@ -121,7 +122,7 @@ async fn send_to_all(
         .iter()
         .map(|node| NodeReport {
             node: node.target.node.clone(),
-            address: node.target.address.clone(),
+            place: node.target.place.to_string(),
             states: vec![State::Waiting; commands.len()],
             client: None,
             handed: Cell::new(0),
