@@ -17,6 +17,7 @@ mod check;
 mod config;
 mod expose;
 mod faults;
+mod fleet;
 mod incident;
 mod layers;
 mod probe;
