@@ -10,6 +10,7 @@ mod config;
 pub mod config_file;
 mod demo;
 mod exit;
+mod fleet;
 pub mod log;
 pub mod output;
 mod rules;

@@ -1,15 +1,15 @@
 //! `purgewatch adm`: works as varnishadm does, and answers for every command it is given.
 
 mod input;
+mod many;
 mod script;
 mod status;
-mod target;
 mod words;
 mod written;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
@@ -18,9 +18,12 @@ use self::input::Input;
 use self::script::Script;
 use self::status::Status;
 use self::written::Style;
-use super::output::{Output, complain};
-use crate::admin::Client;
-use crate::model::HostPort;
+use super::output::{NodesFormat, Output, complain};
+use super::target::{Chosen, Nodes, Scope};
+use crate::admin::{Client, Options, Place, Target};
+
+/// The most that varnishd sends, in bytes: its `cli_limit` goes no further.
+const LONGEST_BODY: usize = 99_999_999;
 
 /// Talk to varnishd's admin port, as varnishadm does.
 ///
@@ -43,31 +46,6 @@ Exit status, that of varnishadm: 0 done, 1 a command failed or usage, 2 no conne
 answer; and 130 interrupted."
 )]
 pub(super) struct Arguments {
-    /// The work directory of varnishd, or the name of the instance (varnishd -n)
-    #[arg(
-        short = 'n',
-        long,
-        value_name = "DIR",
-        conflicts_with_all = ["admin", "secret_file", "secret_env"],
-        overrides_with = "workdir"
-    )]
-    workdir: Option<PathBuf>,
-    /// The admin port (varnishd -T); of several, the first that answers
-    #[arg(short = 'T', long, value_name = "[HOST]:PORT", allow_hyphen_values = true)]
-    admin: Vec<HostPort>,
-    /// The secret file (varnishd -S)
-    #[arg(
-        short = 'S',
-        long,
-        value_name = "FILE",
-        requires = "admin",
-        allow_hyphen_values = true,
-        overrides_with = "secret_file"
-    )]
-    secret_file: Option<PathBuf>,
-    /// The environment variable that holds the secret
-    #[arg(long, value_name = "NAME", requires = "admin", conflicts_with = "secret_file")]
-    secret_env: Option<OsString>,
     /// The limit in seconds on connecting, on authenticating, and on each answer; 0 for none
     #[arg(
         short = 't',
@@ -89,9 +67,14 @@ pub(super) struct Arguments {
     /// Print the version
     #[arg(short = 'V', long, action = ArgAction::Version)]
     version: Option<bool>,
+    /// Of several nodes: how each answer is written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    output: NodesFormat,
     /// The command and its arguments
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     command: Vec<OsString>,
+    #[command(flatten)]
+    nodes: Nodes,
 }
 
 /// How wrong usage ends, as it does with varnishadm.
@@ -105,10 +88,23 @@ pub(super) fn run(arguments: &Arguments) -> Status {
 
 impl Arguments {
     fn run(&self, output: &mut Output) -> Status {
-        let target = match self.target() {
-            Ok(target) => target,
-            Err(status) => return status,
+        let chosen = match self.nodes.choose(Scope::Local) {
+            Ok(chosen) => chosen,
+            Err(exit) => return exit.into(),
         };
+        let Some(input) = self.input() else {
+            complain("there is no command: the words given are empty");
+            return Status::Failed;
+        };
+        match chosen.nodes.as_slice() {
+            [only] if self.output == NodesFormat::Human => {
+                self.one(&chosen, only.target.clone(), input, output)
+            }
+            _ => many::run(self, &chosen, input, output),
+        }
+    }
+
+    fn one(&self, chosen: &Chosen, target: Target, input: Input, output: &mut Output) -> Status {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(fault) => {
@@ -116,22 +112,42 @@ impl Arguments {
                 return Status::NoAnswer;
             }
         };
-        let client = Client::new(target, self.options());
-        let script = Script {
-            client,
-            style: if self.pass > 0 { Style::AsSent } else { Style::for_stdout() },
-            retries: self.retries,
-        };
-        let status = match self.input() {
-            Some(input) => runtime.block_on(script.run(input, output)),
-            None => {
-                complain("there is no command: the words given are empty");
-                Status::Failed
+        let status = runtime.block_on(async {
+            if let Place::Workdir(workdir) = &target.place {
+                // A varnishd that is just starting is waited for.
+                let dot = || drop(std::io::stderr().lock().write_all(b"."));
+                if let Err(fault) = workdir.wait(self.timeout, dot).await {
+                    words::not_found(&fault);
+                    return Status::NoAnswer;
+                }
             }
-        };
+            let script = Script {
+                client: Client::new(target, self.options()),
+                style: if self.pass > 0 { Style::AsSent } else { Style::for_stdout() },
+                retries: self.retries,
+            };
+            script.run(input, output).await
+        });
         // Neither a read of the terminal nor a name lookup that was given up is waited for.
         runtime.shutdown_background();
+        if status == Status::NoAnswer
+            && let Some(hint) = chosen.hint()
+        {
+            complain(hint);
+        }
         status
+    }
+
+    /// The limits that `-t` sets.
+    fn options(&self) -> Options {
+        Options {
+            connect: self.timeout,
+            authenticate: self.timeout,
+            reply: self.timeout,
+            keep_alive: None,
+            body_limit: LONGEST_BODY,
+            ..Options::default()
+        }
     }
 
     /// Where commands come from; `None` when words were given and nothing is in them.

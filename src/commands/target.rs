@@ -40,15 +40,22 @@ const NO_PID_VARIABLE: &str = "VSM_NOPID";
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Nodes")]
 pub(super) struct Nodes {
-    /// The admin port of one node (varnishd -T) [env: PURGEWATCH_ADMIN]
+    /// The admin port of one node (varnishd -T); of several, the first that answers is taken [env:
+    /// PURGEWATCH_ADMIN]
     #[arg(short = 'T', long, value_name = "HOST:PORT")]
-    admin: Option<HostPort>,
+    admin: Vec<HostPort>,
     /// The work directory, or the name, of a varnishd on this machine (varnishd -n): it tells
     /// address and secret
-    #[arg(short = 'n', long, value_name = "DIR", conflicts_with_all = ["admin", "nodes"])]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["admin", "nodes"],
+        overrides_with = "workdir"
+    )]
     workdir: Option<PathBuf>,
     /// Its secret file (varnishd -S), or `none` [env: PURGEWATCH_SECRET_FILE]
-    #[arg(short = 'S', long, value_name = "FILE")]
+    #[arg(short = 'S', long, value_name = "FILE", overrides_with = "secret_file")]
     secret_file: Option<PathBuf>,
     /// The environment variable that holds its secret, as CI systems hand one out
     #[arg(long, value_name = "NAME", conflicts_with = "secret_file")]
@@ -58,6 +65,15 @@ pub(super) struct Nodes {
     /// Only this node of the configuration; may be given several times [default: all]
     #[arg(long = "node", value_name = "NAME", conflicts_with = "admin", value_parser = node_name)]
     nodes: Vec<NodeName>,
+}
+
+/// What is meant when nothing names a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// All nodes of the configuration in its usual place, and without one the local Varnish.
+    AllNodes,
+    /// The local Varnish, also where there is a configuration.
+    Local,
 }
 
 /// The nodes that were chosen, at least one.
@@ -85,7 +101,7 @@ impl Nodes {
     /// # Errors
     /// [`Exit::Usage`] for contradictions, a bad configuration, or no node at all;
     /// [`Exit::Secret`] for a secret that is not where it should be.
-    pub(super) fn choose(&self) -> Result<Chosen, Exit> {
+    pub(super) fn choose(&self, scope: Scope) -> Result<Chosen, Exit> {
         let named_config = self.file.named();
         let from_environment = std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from);
         let config_is_argument =
@@ -96,18 +112,18 @@ impl Nodes {
             }
             return self.instance(name);
         }
-        if let Some(address) = &self.admin {
+        if !self.admin.is_empty() {
             if config_is_argument {
                 return Err(usage("-T names one node and -c a configuration: choose one"));
             }
-            return self.one(address);
+            return self.one(self.admin.clone());
         }
         let secret_given = self.secret_file.is_some() || self.secret_env.is_some();
         let wants_config = config_is_argument || !self.nodes.is_empty();
         if !wants_config && let Some(text) = variable(ADMIN_VARIABLE) {
             let parsed = text.to_str().map(str::parse::<HostPort>);
             return match parsed {
-                Some(Ok(address)) => self.one(&address),
+                Some(Ok(address)) => self.one(vec![address]),
                 Some(Err(fault)) => Err(usage(format_args!("{ADMIN_VARIABLE}: {fault}"))),
                 None => Err(usage(format_args!("{ADMIN_VARIABLE} is no text"))),
             };
@@ -117,19 +133,20 @@ impl Nodes {
                 "a secret belongs to one node: name that with -T HOST:PORT or -n DIR",
             ));
         }
-        if wants_config || self.file.named_or_present().is_some() {
+        let may_be_usual = scope == Scope::AllNodes && self.file.named_or_present().is_some();
+        if wants_config || may_be_usual {
             return self.configured();
         }
         local()
     }
 
-    fn one(&self, address: &HostPort) -> Result<Chosen, Exit> {
+    fn one(&self, addresses: Vec<HostPort>) -> Result<Chosen, Exit> {
         let from_environment = || match variable(SECRET_VARIABLE) {
             Some(path) => secret_in(PathBuf::from(path)),
             None => SecretSource::None,
         };
         let secret = self.secret()?.unwrap_or_else(from_environment);
-        Ok(Chosen::one(named_by_address(address, secret)))
+        Ok(Chosen::one(named_by_address(addresses, secret)))
     }
 
     /// The varnishd of a work directory. It knows its secret, so only one that is given beside it
@@ -197,7 +214,7 @@ fn local() -> Result<Chosen, Exit> {
         return Ok(Chosen { assumed: Some(USUAL_WORKDIR), ..Chosen::one(node) });
     }
     let address = USUAL_ADDRESS.parse().map_err(|_| Exit::Usage)?;
-    let node = named_by_address(&address, SecretSource::File(USUAL_SECRET.into()));
+    let node = named_by_address(vec![address], SecretSource::File(USUAL_SECRET.into()));
     Ok(Chosen { assumed: Some(USUAL_PLACE), ..Chosen::one(node) })
 }
 
@@ -248,9 +265,10 @@ fn chosen_node(node: &Node) -> Result<ChosenNode, Exit> {
     Ok(ChosenNode { target, step_limit: Some(admin.timeout) })
 }
 
-fn named_by_address(address: &HostPort, secret: SecretSource) -> ChosenNode {
-    let node = NodeName::from_address(&address.to_string());
-    let target = Target::at(node, address.clone(), secret);
+fn named_by_address(addresses: Vec<HostPort>, secret: SecretSource) -> ChosenNode {
+    let first = addresses.first().map(ToString::to_string).unwrap_or_default();
+    let node = NodeName::from_address(&first);
+    let target = Target { node, place: Place::Addresses(addresses), secret };
     ChosenNode { target, step_limit: None }
 }
 

@@ -3,6 +3,7 @@
 
 mod drop_in;
 mod faults;
+mod many;
 mod pipe;
 
 use std::io::Write as _;

@@ -18,6 +18,7 @@ mod check;
 mod config;
 mod expose;
 mod faults;
+mod fleet;
 mod incident;
 mod layers;
 mod probe;

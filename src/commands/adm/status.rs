@@ -39,6 +39,18 @@ impl Status {
     }
 }
 
+/// What kept a command from being begun.
+impl From<Exit> for Status {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Done => Self::Done,
+            Exit::Interrupted => Self::Interrupted,
+            Exit::Stale | Exit::Usage | Exit::Rejected => Self::Failed,
+            Exit::Unreachable | Exit::Secret | Exit::CacheDown => Self::NoAnswer,
+        }
+    }
+}
+
 impl From<Status> for ExitCode {
     fn from(status: Status) -> Self {
         Self::from(status.code())

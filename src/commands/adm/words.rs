@@ -3,7 +3,7 @@
 use std::io;
 
 use super::input::Sent;
-use crate::admin::{AdminError, Kind};
+use crate::admin::{AdminError, Kind, WorkdirError};
 use crate::commands::output::{complain, complain_verbatim};
 use crate::net::DialErrorKind;
 use crate::protocol::{Excerpt, Status};
@@ -48,6 +48,12 @@ fn of_varnishadm(error: &AdminError) -> Option<String> {
 /// The reason without the error number that Rust puts behind it.
 fn in_short(reason: &str) -> &str {
     reason.split_once(" (os error ").map_or(reason, |(words, _)| words)
+}
+
+/// Says that a work directory leads to no varnishd.
+pub(super) fn not_found(fault: &WorkdirError) {
+    complain_verbatim("Could not get hold of varnishd, is it running?\n");
+    complain(fault);
 }
 
 /// The line that varnishadm prints when a command was refused, with the command where there are
