@@ -100,7 +100,7 @@ impl Arguments {
             [only] if self.output == NodesFormat::Human => {
                 self.one(&chosen, only.target.clone(), input, output)
             }
-            _ => many::run(self, &chosen, input, output),
+            _ => many::run(self, &chosen, &input, output),
         }
     }
 

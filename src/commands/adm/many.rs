@@ -20,10 +20,10 @@ use crate::protocol::{self, Command, Reply};
 pub(super) fn run(
     arguments: &Arguments,
     chosen: &Chosen,
-    input: Input,
+    input: &Input,
     output: &mut Output,
 ) -> Status {
-    let request = match &input {
+    let request = match input {
         Input::Words(text) => one(text),
         Input::Stdin => None,
     };
