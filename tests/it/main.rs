@@ -28,5 +28,6 @@ mod script;
 mod store;
 mod support;
 mod systemd;
+mod wait;
 mod watch;
 mod workdir;
