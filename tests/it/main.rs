@@ -21,6 +21,7 @@ mod incident;
 mod layers;
 mod probe;
 mod readme;
+mod reverse;
 mod rules;
 mod store;
 mod support;
