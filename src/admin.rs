@@ -10,6 +10,7 @@
 //! | `target` | which node, and where its secret comes from |
 //! | `place` | where its admin port is |
 //! | `workdir` | finding the admin port of a varnishd on this machine |
+//! | `acceptor` | reverse mode: varnishd dials in |
 //! | `options` | every limit, in one place |
 //! | `error` | what went wrong, whose fault it is, what to do next |
 //! | `connection` | from a socket to a session that is ready |
@@ -19,6 +20,7 @@
 //! | `batch` | many commands in order |
 //! | `check` | does the path to a node work, from the name to a `PONG` |
 
+mod acceptor;
 mod backoff;
 mod batch;
 mod check;
@@ -31,6 +33,7 @@ mod target;
 mod task;
 mod workdir;
 
+pub use acceptor::Acceptor;
 pub use batch::Batch;
 pub use check::{PathCheck, check_path};
 pub use client::Client;

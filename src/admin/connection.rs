@@ -104,6 +104,7 @@ pub(super) async fn open<T>(
     match place {
         Place::Addresses(addresses) => open_any(node, addresses, secret, options, &step).await,
         Place::Workdir(workdir) => open_instance(node, workdir, secret, options, &step).await,
+        Place::Reverse(acceptor) => acceptor.accept(node, secret, options, step).await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What went wrong, whose fault it is, what to do next.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub enum Stage {
     Pause,
     /// Reading the work directory that says where the admin port is.
     Locate,
+    /// Waiting for varnishd to dial in.
+    Accept,
     /// Name lookup.
     Resolve,
     /// Opening the connection.
@@ -53,6 +56,27 @@ pub enum Kind {
     Workdir(Box<WorkdirError>),
     /// The target has no address at all. The caller's.
     NoAddress,
+    /// The port that varnishd is to dial cannot be listened on. The operator's: free the address,
+    /// or name another.
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Whether another program has it.
+        in_use: bool,
+        /// Why, in the operating system's words.
+        reason: String,
+    },
+    /// Nobody dialled in. The operator's or the network's: varnishd does not run, has no `-M` with
+    /// this address, or cannot get here.
+    NotDialled {
+        /// Where it should have.
+        address: SocketAddr,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A peer dialled in and asked for no secret, although one is configured: it is not the
+    /// varnishd that was meant. The operator's, if that runs with `-S none`.
+    SecretNotAsked,
     /// The secret file cannot be read. The operator's: set its path or its permissions right.
     SecretUnreadable {
         /// The file.
@@ -203,11 +227,14 @@ pub const LABELS: &[&str] = &[
     "cut",
     "deadline",
     "foreign_reply",
+    "listen",
+    "not_dialled",
     "not_varnish",
     "refused",
     "rejected",
     "reply_timeout",
     "resolve",
+    "secret_not_asked",
     "secret_refused",
     "secret_required",
     "secret_unreadable",
@@ -229,6 +256,9 @@ impl AdminError {
         match &self.kind {
             Kind::Workdir(error) => error.label(),
             Kind::NoAddress => "connect",
+            Kind::Listen { .. } => "listen",
+            Kind::NotDialled { .. } => "not_dialled",
+            Kind::SecretNotAsked => "secret_not_asked",
             Kind::SecretUnreadable { .. } => "secret_unreadable",
             Kind::SecretRequired => "secret_required",
             Kind::SecretRefused { .. } => "secret_refused",
@@ -257,6 +287,8 @@ impl AdminError {
             Kind::Workdir(error) if error.may_pass() => Retry::Later,
             Kind::Workdir(_)
             | Kind::NoAddress
+            | Kind::Listen { .. }
+            | Kind::SecretNotAsked
             | Kind::SecretUnreadable { .. }
             | Kind::SecretRequired
             | Kind::SecretRefused { .. }
@@ -271,6 +303,7 @@ impl AdminError {
             | Kind::Dropped => Retry::NewConnection,
             Kind::Frame(_) => Retry::Never,
             Kind::Dial(_)
+            | Kind::NotDialled { .. }
             | Kind::Silent { .. }
             | Kind::ReplyTimedOut { .. }
             | Kind::Waiting { .. }
@@ -284,9 +317,10 @@ impl AdminError {
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match &self.kind {
-            Kind::SecretUnreadable { .. } | Kind::SecretRequired | Kind::SecretRefused { .. } => {
-                Fault::Secret
-            }
+            Kind::SecretUnreadable { .. }
+            | Kind::SecretRequired
+            | Kind::SecretRefused { .. }
+            | Kind::SecretNotAsked => Fault::Secret,
             Kind::Rejected { status, .. } => Fault::Rejected { status: *status },
             Kind::ChildNotRunning { .. } | Kind::ChildLost { .. } => Fault::ChildNotRunning,
             Kind::ForeignReply { .. }
@@ -294,6 +328,8 @@ impl AdminError {
             | Kind::Frame(FrameError::TooLong { .. }) => Fault::Unreliable,
             Kind::Workdir(_)
             | Kind::NoAddress
+            | Kind::Listen { .. }
+            | Kind::NotDialled { .. }
             | Kind::Dial(_)
             | Kind::Silent { .. }
             | Kind::Frame(_)
@@ -342,6 +378,7 @@ impl fmt::Display for Stage {
         match self {
             Self::Pause => f.write_str("pausing before the next attempt"),
             Self::Locate => f.write_str("finding the admin port"),
+            Self::Accept => f.write_str("waiting for varnishd to dial in"),
             Self::Resolve => f.write_str("looking up the name"),
             Self::Connect => f.write_str("connecting"),
             Self::Greeting => f.write_str("waiting for the greeting"),
@@ -361,6 +398,24 @@ impl fmt::Display for Reason<'_> {
         match &self.0.kind {
             Kind::Workdir(error) => error.fmt(f),
             Kind::NoAddress => f.write_str("no address is known"),
+            Kind::Listen { address, in_use: true, .. } => write!(
+                f,
+                "another program listens on {address}, the running daemon as a rule: varnishd \
+                 keeps one connection, and that is the daemon's"
+            ),
+            Kind::Listen { address, in_use: false, reason } => {
+                write!(f, "cannot listen on {address}: {reason}")
+            }
+            Kind::NotDialled { address, limit } => write!(
+                f,
+                "nobody dialled {address} within {}: varnishd does not run, or was started \
+                 without -M and this address, or something on the way lets nobody through",
+                format_duration(*limit)
+            ),
+            Kind::SecretNotAsked => f.write_str(
+                "the peer that dialled in asked for no secret although one is configured: it is \
+                 another program, or a varnishd with -S none",
+            ),
             Kind::SecretUnreadable { path, reason } => {
                 write!(f, "cannot read {}: {reason}", path.display())?;
                 if path.file_name().is_some_and(|name| name == "_.secret") {
@@ -486,7 +541,7 @@ impl Stage {
     /// How far the step is from the start, for comparing attempts.
     pub(super) const fn rank(&self) -> u8 {
         match self {
-            Self::Pause | Self::Locate => 0,
+            Self::Pause | Self::Locate | Self::Accept => 0,
             Self::Resolve => 1,
             Self::Connect => 2,
             Self::Greeting => 3,

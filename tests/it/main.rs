@@ -23,6 +23,7 @@ mod incident;
 mod layers;
 mod probe;
 mod readme;
+mod reverse;
 mod rules;
 mod script;
 mod store;
