@@ -12,6 +12,7 @@
 //! | `command` | one line that is one command and cannot become two |
 //! | `here` | whether a here document begins with a line |
 //! | `script` | a stream of typed lines, cut into requests as varnishd reads them |
+//! | [`answer`] | what replies say, as types |
 //! | `reply` | one answer, and how to show text that a peer wrote |
 //! | `banner` | what a server says of itself |
 //! | `session` | greeting, authentication, then replies in the order of their commands |
@@ -21,6 +22,7 @@
 //! than the limit it was given; and no command can be built that varnishd reads as two, or that
 //! leaves it waiting for more.
 
+pub mod answer;
 mod auth;
 mod banner;
 mod codec;
