@@ -15,6 +15,7 @@
 //! | `backends` | `backend.list` |
 //! | `parameters` | `param.show` |
 //! | `vcls` | `vcl.list` |
+//! | `panics` | `panic.show` |
 //! | `storages` | `storage.list` |
 //! | `help` | `help` |
 
@@ -27,6 +28,7 @@ mod bans;
 mod envelope;
 mod help;
 mod json;
+mod panics;
 mod parameters;
 mod process;
 mod storages;
@@ -37,6 +39,7 @@ pub use bans::{BanList, ListedBan};
 pub use envelope::Envelope;
 pub use help::{Help, HelpEntry};
 pub use json::{Json, JsonError};
+pub use panics::Panic;
 pub use parameters::{Parameter, Parameters};
 pub use process::{ChildState, Pids, Pong};
 pub use storages::{Storage, Storages};
