@@ -19,12 +19,18 @@
 
 mod ban;
 mod daemon;
+mod fleet;
 mod probe;
 mod scrape;
 mod support;
 
-const ALL: [(&str, fn()); 4] =
-    [("ban", ban::run), ("probe", probe::run), ("scrape", scrape::run), ("daemon", daemon::run)];
+const ALL: [(&str, fn()); 5] = [
+    ("ban", ban::run),
+    ("fleet", fleet::run),
+    ("probe", probe::run),
+    ("scrape", scrape::run),
+    ("daemon", daemon::run),
+];
 
 fn main() {
     // Cargo adds `--bench`.
