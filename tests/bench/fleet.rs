@@ -19,6 +19,7 @@ const DEAD: usize = 0;
 const SLOW: usize = 100;
 const PROMPT: usize = NODES - 2;
 const ROUNDS: usize = 21;
+const BAN: &str = "ban obj.http.x-url == /products/1";
 
 pub(super) fn run() {
     let varnishd = Varnishd::start(varnish::Options::default());
@@ -54,26 +55,41 @@ pub(super) fn run() {
         assert!(ban(&["--node", "cache-001"]).status().unwrap().success());
         millis(begin.elapsed())
     };
+    let prompt: Vec<_> =
+        (0..NODES).filter(|at| ![DEAD, SLOW].contains(at)).map(|at| fleet.addresses[at]).collect();
+    let secret = varnishd.secret_file();
     let bare = || {
         let begin = Instant::now();
-        for (at, &address) in fleet.addresses.iter().enumerate() {
-            if at != DEAD && at != SLOW {
-                Cli::open(address, varnishd.secret_file()).run("ban obj.http.x-url == /products/1");
-            }
+        for &address in &prompt {
+            Cli::open(address, secret).run(BAN);
         }
         millis(begin.elapsed())
     };
+    let overlapping = || {
+        let begin = Instant::now();
+        let mut open: Vec<_> = prompt.iter().map(|&address| Cli::connect(address)).collect();
+        open.iter_mut().for_each(|cli| cli.answer(secret));
+        for cli in &mut open {
+            cli.wait_for_success();
+            cli.send(BAN);
+        }
+        open.iter_mut().for_each(Cli::wait_for_success);
+        millis(begin.elapsed())
+    };
 
-    let _ = (all(), alone(), bare());
-    let [mut one, mut loops, mut whole] = <[Pairs; 3]>::default();
+    let _ = (all(), alone(), bare(), overlapping());
+    let [mut one, mut loops, mut overlaps, mut whole] = <[Pairs; 4]>::default();
     for _ in 0..ROUNDS {
         let (ours, alone, bare) = (all(), alone(), bare());
         one.push(ours, alone);
         loops.push(ours, bare);
+        overlaps.push(ours, overlapping());
         whole.push(ours, 1.5 * alone + bare);
     }
     one.line("198 nodes of 200 beside one alone", " ms", Target::None).print();
     loops.line("198 nodes of 200 beside a bare loop over them", " ms", Target::None).print();
+    let name = "198 nodes of 200 beside a bare loop with all of them open at a time";
+    overlaps.line(name, " ms", Target::None).print();
     let name = "198 nodes of 200 beside 1.5 times one alone and the bare loop";
     whole.line(name, " ms", Target::RatioAtMost(1.0)).print();
 }

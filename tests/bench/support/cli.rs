@@ -15,17 +15,28 @@ pub struct Cli {
 
 impl Cli {
     pub fn open(address: SocketAddr, secret_file: &Path) -> Self {
+        let mut cli = Self::connect(address);
+        cli.answer(secret_file);
+        cli.wait_for_success();
+        cli
+    }
+
+    /// A session that is not authenticated yet.
+    pub fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();
-        let mut cli = Self { socket, received: Vec::with_capacity(64 * 1_024) };
-        cli.authenticate(secret_file);
-        cli
+        Self { socket, received: Vec::with_capacity(64 * 1_024) }
     }
 
     /// Sends one command line, which has to succeed.
     pub fn run(&mut self, command: &str) {
-        self.socket.write_all(format!("{command}\n").as_bytes()).unwrap();
+        self.send(command);
         self.wait_for_success();
+    }
+
+    /// Sends one command line, and leaves the reply to be waited for.
+    pub fn send(&mut self, command: &str) {
+        self.socket.write_all(format!("{command}\n").as_bytes()).unwrap();
     }
 
     pub fn read_more(&mut self) {
@@ -35,7 +46,8 @@ impl Cli {
         self.received.extend_from_slice(&buffer[..read]);
     }
 
-    fn authenticate(&mut self, secret_file: &Path) {
+    /// Answers the challenge, and leaves the reply to be waited for.
+    pub fn answer(&mut self, secret_file: &Path) {
         let challenge = loop {
             self.read_more();
             if let Some((107, body, _)) = frame(&self.received) {
@@ -48,10 +60,11 @@ impl Cli {
             digest.update(part);
         }
         self.received.clear();
-        self.run(&format!("auth {}", hex::encode(digest.finalize())));
+        self.send(&format!("auth {}", hex::encode(digest.finalize())));
     }
 
-    fn wait_for_success(&mut self) {
+    /// Waits for a reply, which has to be a success.
+    pub fn wait_for_success(&mut self) {
         while frame(&self.received).is_none() {
             self.read_more();
         }
