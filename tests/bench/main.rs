@@ -20,13 +20,15 @@
 mod adm;
 mod ban;
 mod daemon;
+mod fleet;
 mod probe;
 mod scrape;
 mod support;
 
-const ALL: [(&str, fn()); 5] = [
+const ALL: [(&str, fn()); 6] = [
     ("ban", ban::run),
     ("adm", adm::run),
+    ("fleet", fleet::run),
     ("probe", probe::run),
     ("scrape", scrape::run),
     ("daemon", daemon::run),
