@@ -265,7 +265,7 @@ fn every_ban_of_a_large_batch_is_answered_and_counted() {
     let varnishd = Varnishd::start(Options::default());
     let lines: Vec<String> = (0..5_000).map(|i| format!("obj.http.x-url == /p/{i}")).collect();
     // Objects that refer to no ban let the list be emptied at its end; the counter is not.
-    let output = ban(&varnishd, &["--output", "json"], &lines.join("\n"));
+    let output = ban(&varnishd, &["--output", "json"], lines.join("\n"));
     let document = json(&output);
     assert_eq!(document["nodes"][0]["taken"], 5_000, "{document:#}");
     let counted = Command::new("varnishstat")
