@@ -14,9 +14,12 @@
 //! | `backoff` | how long to wait before connecting again |
 //! | `task` | the owner of the socket |
 //! | `client` | the handle, one command at a time |
+//! | `ask` | commands whose replies are read as types |
 //! | `batch` | many commands in order |
+//! | `scripted` | a varnishd that plays a part, for tests of callers |
 //! | `check` | does the path to a node work, from the name to a `PONG` |
 
+mod ask;
 mod backoff;
 mod batch;
 mod check;
@@ -24,6 +27,7 @@ mod client;
 mod connection;
 mod error;
 mod options;
+mod scripted;
 mod target;
 mod task;
 
@@ -33,4 +37,5 @@ pub use client::Client;
 pub use connection::{Greeting, Note};
 pub use error::{AdminError, Fault, Kind, LABELS, Outcome, Retry, Stage};
 pub use options::Options;
+pub use scripted::{Performance, PerformanceError, Scripted};
 pub use target::{SECRET_LIMIT, SecretSource, Target};

@@ -26,4 +26,5 @@ mod script;
 mod store;
 mod support;
 mod systemd;
+mod typed;
 mod watch;
