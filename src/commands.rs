@@ -3,31 +3,40 @@
 //! A command is a module with an `Arguments` struct (clap derive) and `run(&Arguments) -> Exit`.
 //! It is made known in `GROUPS`. It builds the runtime it needs, if any: a start has to stay cheap.
 
+mod adm;
 mod ban;
 mod check;
 mod config;
 pub mod config_file;
 mod demo;
 mod exit;
+mod fleet;
 pub mod log;
 pub mod output;
 mod rules;
 mod run;
+mod subject;
 mod target;
+mod wait;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
 
 use clap::{ArgMatches, Args as _, FromArgMatches as _};
 
 pub use exit::Exit;
+
+/// Help is no wider, in columns.
+const WIDTH: usize = 100;
 
 /// A command of the program.
 struct Command {
     name: &'static str,
     /// Adds what it is for and what its arguments are.
     describe: fn(clap::Command) -> clap::Command,
-    run: fn(&ArgMatches) -> Result<Exit, clap::Error>,
+    run: fn(&ArgMatches) -> Result<ExitCode, clap::Error>,
 }
 
 /// The command in the module of that name.
@@ -36,7 +45,7 @@ macro_rules! command {
         Command {
             name: stringify!($module),
             describe: $module::Arguments::augment_args,
-            run: |matches| Ok($module::run(&$module::Arguments::from_arg_matches(matches)?)),
+            run: |matches| Ok($module::run(&$module::Arguments::from_arg_matches(matches)?).into()),
         }
     };
 }
@@ -44,9 +53,13 @@ macro_rules! command {
 /// The commands, by what people want.
 const GROUPS: &[(&str, &[Command])] = &[
     ("Invalidate", &[command!(ban)]),
-    ("Find out", &[command!(check), command!(demo)]),
+    ("Find out", &[command!(check), command!(wait), command!(demo)]),
     ("Watch", &[command!(run), command!(config), command!(rules)]),
+    ("Administer", &[command!(adm)]),
 ];
+
+/// Called by one of these names, the program is `adm`.
+const DROP_IN_NAMES: &[&str] = &["varnishadm", "vinyladm"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,17 +74,34 @@ Exit status: 0 done, 1 stale, 2 usage or configuration, 3 a node cannot be reach
 
 /// Runs the program with these arguments, the first of which is the program's own name.
 #[must_use]
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    carry_out(&arguments).unwrap_or_else(|fault| {
+    let called = arguments.first().map(Path::new).and_then(Path::file_name);
+    let drop_in = DROP_IN_NAMES.iter().find(|name| called == Some(OsStr::new(name)));
+    let carried_out = match drop_in {
+        Some(name) => carry_out_as(name, &arguments),
+        None => carry_out(&arguments),
+    };
+    carried_out.unwrap_or_else(|fault| {
         // Help and version are asked for and go to stdout; the rest is wrong usage. When neither
         // can be written, there is nobody left to tell.
         let _ = fault.print();
-        if fault.use_stderr() { Exit::Usage } else { Exit::Done }
+        let is_adm = drop_in.is_some() || arguments.get(1).is_some_and(|first| first == "adm");
+        match fault.use_stderr() {
+            true if is_adm => adm::WRONG_USAGE.into(),
+            true => Exit::Usage.into(),
+            false => ExitCode::SUCCESS,
+        }
     })
 }
 
-fn carry_out(arguments: &[OsString]) -> Result<Exit, clap::Error> {
+fn carry_out_as(name: &'static str, arguments: &[OsString]) -> Result<ExitCode, clap::Error> {
+    let line = adm::Arguments::augment_args(clap::Command::new(name)).max_term_width(WIDTH);
+    let matches = line.try_get_matches_from(arguments)?;
+    Ok(adm::run(&adm::Arguments::from_arg_matches(&matches)?).into())
+}
+
+fn carry_out(arguments: &[OsString]) -> Result<ExitCode, clap::Error> {
     // To describe all commands takes as long as a ban on the wire: where the first argument names
     // one, that one will do.
     let named = arguments.get(1).and_then(|first| commands().find(|known| first == known.name));
@@ -81,7 +111,7 @@ fn carry_out(arguments: &[OsString]) -> Result<Exit, clap::Error> {
         commands().find(|command| command.name == name).map(|command| (command, matches))
     });
     // clap takes no line without a command.
-    found.map_or(Ok(Exit::Usage), |(command, matches)| (command.run)(matches))
+    found.map_or(Ok(Exit::Usage.into()), |(command, matches)| (command.run)(matches))
 }
 
 fn commands() -> impl Iterator<Item = &'static Command> {
@@ -99,7 +129,7 @@ fn line() -> clap::Command {
     clap::Command::new("purgewatch")
         .about("Bans and purges on Varnish that cannot fail silently")
         .version(env!("CARGO_PKG_VERSION"))
-        .max_term_width(100)
+        .max_term_width(WIDTH)
         .subcommand_required(true)
         .after_help(EXAMPLES)
 }

@@ -18,7 +18,7 @@ pub use diagnostic::{Diagnostic, Position, Report, Severity};
 pub use ignore::compile as compile_ignore;
 pub use load::{LARGEST_FILE, LoadError, Loaded, load, parse};
 pub use resolved::{
-    AdminSettings, BanHeaders, Config, Daemon, Endpoint, Node, Origin, SecretSettings,
+    AdminPlace, AdminSettings, BanHeaders, Config, Daemon, Endpoint, Node, Origin, SecretSettings,
     ServerAddress, Variant,
 };
 

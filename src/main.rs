@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    purgewatch::commands::main(std::env::args_os()).into()
+    purgewatch::commands::main(std::env::args_os())
 }

@@ -66,7 +66,7 @@ where
     /// [`AdminError`] for that command; the batch goes on with the ones after it.
     pub async fn next(&mut self) -> Option<Result<Reply, AdminError>> {
         if self.judging.is_none() {
-            let (verb, result) = self.next_reply().await?;
+            let (verb, result) = self.next_answer().await?;
             match result {
                 Ok(reply) if reply.is_success() => return Some(Ok(reply)),
                 Ok(reply) => self.judging = Some((verb, reply)),
@@ -79,13 +79,37 @@ where
         Some(result)
     }
 
+    /// The reply to the next command, whatever its status; `None` after the last one.
+    ///
+    /// Cancellation safe, as [`next`](Self::next) is.
+    ///
+    /// # Errors
+    /// [`AdminError`] when there is no reply, or none that can be the command's.
+    pub async fn next_reply(&mut self) -> Option<Result<Reply, AdminError>> {
+        Some(self.next_answer().await?.1)
+    }
+
+    /// Gives up after an error: the errors of the commands after that one, in order, for those
+    /// that were on their way. The rest of the commands taken from the stream is not sent.
+    ///
+    /// A reply that came in the meantime is thrown away, and its command counts as unsent: after
+    /// an error of the connection there is none.
+    #[must_use]
+    pub fn abandon(mut self) -> Vec<AdminError> {
+        let mut errors = Vec::new();
+        while let Ok(Some(Err(error))) = self.replies.try_recv() {
+            errors.push(error);
+        }
+        errors
+    }
+
     /// How many commands were queued and have no result yet.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.waiting.len()
     }
 
-    async fn next_reply(&mut self) -> Option<(Verb, Result<Reply, AdminError>)> {
+    async fn next_answer(&mut self) -> Option<(Verb, Result<Reply, AdminError>)> {
         loop {
             if let Err(failed) = self.fill().await {
                 return Some(failed);

@@ -35,11 +35,8 @@ const WIDEST: usize = 16_384;
 /// use purgewatch::protocol::Command;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let target = Target {
-///     node: NodeName::new("cache-01")?,
-///     address: "127.0.0.1:6082".parse()?,
-///     secret: SecretSource::File("/etc/varnish/secret".into()),
-/// };
+/// let secret = SecretSource::File("/etc/varnish/secret".into());
+/// let target = Target::at(NodeName::new("cache-01")?, "127.0.0.1:6082".parse()?, secret);
 /// let client = Client::new(target, Options::default());
 /// client.ban(Command::ban(["obj.http.x-url", "~", "^/products/"])?).await?;
 /// # Ok(())

@@ -11,7 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, 
 use tokio::time::{Instant, timeout};
 use tokio_util::codec::{Encoder as _, FramedRead};
 
-use super::{AdminError, Kind, Options, Stage, Target};
+use super::place::MOST_ADDRESSES;
+use super::{
+    AdminError, Instance, Kind, Options, Place, SecretSource, Stage, Target, Workdir, WorkdirError,
+};
+use crate::model::{HostPort, NodeName};
 use crate::net::dial;
 use crate::protocol::{
     Banner, Codec, CodecError, Command, Event, Phase, Reply, ServerVersion, Session, Violation,
@@ -90,19 +94,99 @@ pub(super) struct Connection<T> {
     pub(super) greeting: Greeting,
 }
 
-/// Dials the target and authenticates. `step` is told each stage as it begins.
+/// Finds the target, connects and authenticates. `step` is told each stage as it begins.
 pub(super) async fn open<T>(
     target: &Target,
     options: &Options,
     step: impl Fn(Stage),
 ) -> Result<Connection<T>, AdminError> {
+    let Target { node, place, secret } = target;
+    match place {
+        Place::Addresses(addresses) => open_any(node, addresses, secret, options, &step).await,
+        Place::Workdir(workdir) => open_instance(node, workdir, secret, options, &step).await,
+        Place::Reverse(acceptor) => acceptor.accept(node, secret, options, step).await,
+    }
+}
+
+/// Opens what a work directory leads to.
+async fn open_instance<T>(
+    node: &NodeName,
+    workdir: &Workdir,
+    secret: &SecretSource,
+    options: &Options,
+    step: &impl Fn(Stage),
+) -> Result<Connection<T>, AdminError> {
+    step(Stage::Locate);
+    let located = |error: WorkdirError| AdminError {
+        node: node.clone(),
+        stage: Stage::Locate,
+        kind: Kind::Workdir(Box::new(error)),
+    };
+    let found = workdir.find().map_err(located)?;
+    let secret = if let SecretSource::Workdir = secret { &found.secret } else { secret };
+    let Instance { addresses, dir, manager, .. } = &found;
+    let opened = open_any(node, addresses, secret, options, step).await;
+    opened.map_err(|error| match error.kind {
+        Kind::Dial(attempt) if found.manager_is_gone => located(WorkdirError::Leftover {
+            dir: dir.clone(),
+            manager: *manager,
+            attempt: attempt.to_string(),
+        }),
+        kind => AdminError { kind, ..error },
+    })
+}
+
+/// Tries each address until one connects and takes the secret. The error is that of the attempt
+/// that came furthest, the first of several.
+async fn open_any<T>(
+    node: &NodeName,
+    addresses: &[HostPort],
+    secret: &SecretSource,
+    options: &Options,
+    step: &impl Fn(Stage),
+) -> Result<Connection<T>, AdminError> {
+    let mut failed: Option<AdminError> = None;
+    let mut left = options.connect;
+    let count = addresses.len().min(MOST_ADDRESSES);
+    for (address, waiting) in addresses.iter().zip((1..=count).rev()) {
+        // An address that drops packets leaves the others their share of the limit.
+        let share = left / u32::try_from(waiting).unwrap_or(u32::MAX);
+        let start = Instant::now();
+        let opened = open_at(node, address, share, secret, options, step).await;
+        match opened {
+            Ok(connection) => return Ok(connection),
+            Err(error) => {
+                if matches!(error.kind, Kind::Dial(_)) {
+                    left = left.saturating_sub(start.elapsed());
+                }
+                if failed.as_ref().is_none_or(|best| best.stage.rank() < error.stage.rank()) {
+                    failed = Some(error);
+                }
+            }
+        }
+    }
+    Err(failed.unwrap_or_else(|| AdminError {
+        node: node.clone(),
+        stage: Stage::Connect,
+        kind: Kind::NoAddress,
+    }))
+}
+
+async fn open_at<T>(
+    node: &NodeName,
+    address: &HostPort,
+    limit: Duration,
+    secret: &SecretSource,
+    options: &Options,
+    step: &impl Fn(Stage),
+) -> Result<Connection<T>, AdminError> {
     step(Stage::Connect);
-    let dialled = dial(&target.address, options.connect).await.map_err(|error| AdminError {
-        node: target.node.clone(),
+    let dialled = dial(address, limit).await.map_err(|error| AdminError {
+        node: node.clone(),
         stage: Stage::of_dialling(&error),
         kind: error.into(),
     })?;
-    let mut connection = over(Box::new(dialled.stream), target, options, step).await?;
+    let mut connection = over(Box::new(dialled.stream), node, secret, options, step).await?;
     connection.greeting.peer = Some(dialled.peer);
     connection.greeting.lookup = dialled.lookup;
     connection.greeting.connect = dialled.connect;
@@ -112,7 +196,8 @@ pub(super) async fn open<T>(
 /// Authenticates on a connection that is open.
 pub(super) async fn over<T>(
     stream: Box<dyn Transport>,
-    target: &Target,
+    node: &NodeName,
+    secret: &SecretSource,
     options: &Options,
     step: impl Fn(Stage),
 ) -> Result<Connection<T>, AdminError> {
@@ -133,7 +218,7 @@ pub(super) async fn over<T>(
             authenticate: Duration::ZERO,
         },
     };
-    let handshake = connection.handshake(target, &step);
+    let handshake = connection.handshake(secret, &step);
     let result = match timeout(options.authenticate, handshake).await {
         Ok(result) => result,
         Err(_) => Err(Kind::Silent { limit: options.authenticate }),
@@ -152,13 +237,17 @@ pub(super) async fn over<T>(
                 (Kind::SecretRefused { .. }, _) | (_, Phase::Authenticating) => Stage::Authenticate,
                 _ => Stage::Greeting,
             };
-            Err(AdminError { node: target.node.clone(), stage, kind })
+            Err(AdminError { node: node.clone(), stage, kind })
         }
     }
 }
 
 impl<T> Connection<T> {
-    async fn handshake(&mut self, target: &Target, step: &impl Fn(Stage)) -> Result<Banner, Kind> {
+    async fn handshake(
+        &mut self,
+        source: &SecretSource,
+        step: &impl Fn(Stage),
+    ) -> Result<Banner, Kind> {
         step(Stage::Greeting);
         let greeting = self.next_reply().await?;
         match self.session.handle(greeting)? {
@@ -170,7 +259,7 @@ impl<T> Connection<T> {
             Event::Reply { reply, .. } => return Err(Violation::Unasked(reply).into()),
         }
 
-        let secret = target.secret.load()?.ok_or(Kind::SecretRequired)?;
+        let secret = source.load()?.ok_or(Kind::SecretRequired)?;
         if let Some(auth) = self.session.authenticate(&secret) {
             step(Stage::Authenticate);
             self.write(&auth);
@@ -189,7 +278,7 @@ impl<T> Connection<T> {
             Err(Violation::Refused(reply)) => Err(Kind::SecretRefused {
                 status: reply.status,
                 body: reply.body,
-                file: target.secret.file().map(ToOwned::to_owned),
+                file: source.file().map(ToOwned::to_owned),
                 ends_with_newline: secret.ends_with_newline(),
             }),
             Err(violation) => Err(violation.into()),

@@ -1,11 +1,13 @@
 //! What went wrong, whose fault it is, what to do next.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::WorkdirError;
 use crate::model::{NodeName, format_duration};
 use crate::net::{DialError, DialErrorKind};
 use crate::protocol::answer::AnswerError;
@@ -30,6 +32,10 @@ pub struct AdminError {
 pub enum Stage {
     /// The pause after failed attempts.
     Pause,
+    /// Reading the work directory that says where the admin port is.
+    Locate,
+    /// Waiting for varnishd to dial in.
+    Accept,
     /// Name lookup.
     Resolve,
     /// Opening the connection.
@@ -47,6 +53,31 @@ pub enum Stage {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
+    /// The work directory leads to no admin port. The operator's; the text says what to do.
+    Workdir(Box<WorkdirError>),
+    /// The target has no address at all. The caller's.
+    NoAddress,
+    /// The port that varnishd is to dial cannot be listened on. The operator's: free the address,
+    /// or name another.
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Whether another program has it.
+        in_use: bool,
+        /// Why, in the operating system's words.
+        reason: String,
+    },
+    /// Nobody dialled in. The operator's or the network's: varnishd does not run, has no `-M` with
+    /// this address, or cannot get here.
+    NotDialled {
+        /// Where it should have.
+        address: SocketAddr,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A peer dialled in and asked for no secret, although one is configured: it is not the
+    /// varnishd that was meant. The operator's, if that runs with `-S none`.
+    SecretNotAsked,
     /// The secret file cannot be read. The operator's: set its path or its permissions right.
     SecretUnreadable {
         /// The file.
@@ -202,11 +233,14 @@ pub const LABELS: &[&str] = &[
     "cut",
     "deadline",
     "foreign_reply",
+    "listen",
+    "not_dialled",
     "not_varnish",
     "refused",
     "rejected",
     "reply_timeout",
     "resolve",
+    "secret_not_asked",
     "secret_refused",
     "secret_required",
     "secret_unreadable",
@@ -216,6 +250,11 @@ pub const LABELS: &[&str] = &[
     "unreachable",
     "unreadable",
     "unsendable",
+    "workdir_denied",
+    "workdir_leftover",
+    "workdir_missing",
+    "workdir_no_admin_port",
+    "workdir_unreadable",
 ];
 
 impl AdminError {
@@ -223,6 +262,11 @@ impl AdminError {
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match &self.kind {
+            Kind::Workdir(error) => error.label(),
+            Kind::NoAddress => "connect",
+            Kind::Listen { .. } => "listen",
+            Kind::NotDialled { .. } => "not_dialled",
+            Kind::SecretNotAsked => "secret_not_asked",
             Kind::SecretUnreadable { .. } => "secret_unreadable",
             Kind::SecretRequired => "secret_required",
             Kind::SecretRefused { .. } => "secret_refused",
@@ -264,7 +308,13 @@ impl AdminError {
     #[must_use]
     pub const fn retry(&self) -> Retry {
         match &self.kind {
-            Kind::SecretUnreadable { .. }
+            // varnishd may be starting, or stopped for a moment.
+            Kind::Workdir(error) if error.may_pass() => Retry::Later,
+            Kind::Workdir(_)
+            | Kind::NoAddress
+            | Kind::Listen { .. }
+            | Kind::SecretNotAsked
+            | Kind::SecretUnreadable { .. }
             | Kind::SecretRequired
             | Kind::SecretRefused { .. }
             | Kind::Greeting { .. }
@@ -280,6 +330,7 @@ impl AdminError {
             | Kind::Dropped => Retry::NewConnection,
             Kind::Frame(_) => Retry::Never,
             Kind::Dial(_)
+            | Kind::NotDialled { .. }
             | Kind::Silent { .. }
             | Kind::ReplyTimedOut { .. }
             | Kind::Waiting { .. }
@@ -293,9 +344,10 @@ impl AdminError {
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match &self.kind {
-            Kind::SecretUnreadable { .. } | Kind::SecretRequired | Kind::SecretRefused { .. } => {
-                Fault::Secret
-            }
+            Kind::SecretUnreadable { .. }
+            | Kind::SecretRequired
+            | Kind::SecretRefused { .. }
+            | Kind::SecretNotAsked => Fault::Secret,
             Kind::Rejected { status, .. } => Fault::Rejected { status: *status },
             Kind::Unsendable(_) => Fault::Rejected { status: Status::PARAMETER },
             Kind::ChildNotRunning { .. } | Kind::ChildLost { .. } => Fault::ChildNotRunning,
@@ -303,7 +355,11 @@ impl AdminError {
             | Kind::UnaskedReply { .. }
             | Kind::Unreadable(_)
             | Kind::Frame(FrameError::TooLong { .. }) => Fault::Unreliable,
-            Kind::Dial(_)
+            Kind::Workdir(_)
+            | Kind::NoAddress
+            | Kind::Listen { .. }
+            | Kind::NotDialled { .. }
+            | Kind::Dial(_)
             | Kind::Silent { .. }
             | Kind::Frame(_)
             | Kind::Greeting { .. }
@@ -351,6 +407,8 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pause => f.write_str("pausing before the next attempt"),
+            Self::Locate => f.write_str("finding the admin port"),
+            Self::Accept => f.write_str("waiting for varnishd to dial in"),
             Self::Resolve => f.write_str("looking up the name"),
             Self::Connect => f.write_str("connecting"),
             Self::Greeting => f.write_str("waiting for the greeting"),
@@ -368,8 +426,35 @@ impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = &self.0.stage;
         match &self.0.kind {
+            Kind::Workdir(error) => error.fmt(f),
+            Kind::NoAddress => f.write_str("no address is known"),
+            Kind::Listen { address, in_use: true, .. } => write!(
+                f,
+                "another program listens on {address}, the running daemon as a rule: varnishd \
+                 keeps one connection, and that is the daemon's"
+            ),
+            Kind::Listen { address, in_use: false, reason } => {
+                write!(f, "cannot listen on {address}: {reason}")
+            }
+            Kind::NotDialled { address, limit } => write!(
+                f,
+                "nobody dialled {address} within {}: varnishd does not run, or was started \
+                 without -M and this address, or something on the way lets nobody through",
+                format_duration(*limit)
+            ),
+            Kind::SecretNotAsked => f.write_str(
+                "the peer that dialled in asked for no secret although one is configured: it is \
+                 another program, or a varnishd with -S none",
+            ),
             Kind::SecretUnreadable { path, reason } => {
-                write!(f, "cannot read {}: {reason}", path.display())
+                write!(f, "cannot read {}: {reason}", path.display())?;
+                if path.file_name().is_some_and(|name| name == "_.secret") {
+                    f.write_str(
+                        " (varnishd made this secret itself, for its own user and root alone: \
+                         start it with -S FILE to let others in)",
+                    )?;
+                }
+                Ok(())
             }
             Kind::SecretRequired => f.write_str(
                 "the server asks for a secret and none was given: name its secret file (-S FILE, \
@@ -485,6 +570,19 @@ impl From<DialError> for Kind {
 }
 
 impl Stage {
+    /// How far the step is from the start, for comparing attempts.
+    pub(super) const fn rank(&self) -> u8 {
+        match self {
+            Self::Pause | Self::Locate | Self::Accept => 0,
+            Self::Resolve => 1,
+            Self::Connect => 2,
+            Self::Greeting => 3,
+            Self::Secret => 4,
+            Self::Authenticate => 5,
+            Self::Command(_) => 6,
+        }
+    }
+
     /// The step at which dialling failed.
     pub(super) const fn of_dialling(error: &DialError) -> Self {
         match error.kind {

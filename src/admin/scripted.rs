@@ -133,7 +133,7 @@ impl Scripted {
         let (Ok(node), Ok(address)) = (NodeName::new("scripted"), "localhost:1".parse()) else {
             return Err(PerformanceError::NoRuntime);
         };
-        Ok((Client::over(stream, Target { node, address, secret }, options), performance))
+        Ok((Client::over(stream, Target::at(node, address, secret), options), performance))
     }
 
     /// Begins, and returns the client's end of the connection, for [`Client::over`].
@@ -319,11 +319,11 @@ mod tests {
         assert_eq!(varnishd.finish().await, Err(PerformanceError::Missing { expected }));
 
         let (stream, varnishd) = Scripted::new().with_secret(b"right").over().unwrap();
-        let target = Target {
-            node: NodeName::new("a").unwrap(),
-            address: "localhost:1".parse().unwrap(),
-            secret: SecretSource::Value(Secret::new(b"wrong".to_vec())),
-        };
+        let target = Target::at(
+            NodeName::new("a").unwrap(),
+            "localhost:1".parse().unwrap(),
+            SecretSource::Value(Secret::new(b"wrong".to_vec())),
+        );
         let error = Client::over(stream, target, options()).ping().await.unwrap_err();
         assert_eq!(error.label(), "secret_refused");
         assert_eq!(varnishd.finish().await, Err(PerformanceError::Secret));

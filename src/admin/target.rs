@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::Kind;
+use super::{Acceptor, Kind, Place, Workdir};
 use crate::model::{HostPort, NodeName, Secret};
 
 /// The largest secret file that is read, in bytes. varnishd makes its own of 256 bytes.
@@ -15,10 +15,31 @@ pub const SECRET_LIMIT: u64 = 1024 * 1024;
 pub struct Target {
     /// What the operator calls the node; every error says it.
     pub node: NodeName,
-    /// Where its admin port is (`varnishd -T`).
-    pub address: HostPort,
+    /// Where its admin port is.
+    pub place: Place,
     /// What proves that we may command it (`varnishd -S`).
     pub secret: SecretSource,
+}
+
+impl Target {
+    /// An admin port at a known address (`varnishd -T`).
+    #[must_use]
+    pub fn at(node: NodeName, address: HostPort, secret: SecretSource) -> Self {
+        Self { node, place: address.into(), secret }
+    }
+
+    /// The admin port that a work directory leads to (`varnishd -n`), with the secret that it
+    /// names.
+    #[must_use]
+    pub fn in_workdir(node: NodeName, workdir: Workdir) -> Self {
+        Self { node, place: workdir.into(), secret: SecretSource::Workdir }
+    }
+
+    /// A varnishd that dials in (`varnishd -M`).
+    #[must_use]
+    pub fn reverse(node: NodeName, acceptor: Acceptor, secret: SecretSource) -> Self {
+        Self { node, place: Place::Reverse(acceptor), secret }
+    }
 }
 
 /// Where a secret comes from. It is needed only where the server asks for it.
@@ -26,6 +47,9 @@ pub struct Target {
 pub enum SecretSource {
     /// There is none: right for `varnishd -S none` only.
     None,
+    /// The file that the work directory names, none where that names none. The same as `None` for
+    /// a place that is no work directory.
+    Workdir,
     /// A file, read again for each connection, so that a secret can be changed at any time.
     File(PathBuf),
     /// The bytes themselves.
@@ -39,7 +63,7 @@ impl SecretSource {
     /// than the read does.
     pub(super) fn load(&self) -> Result<Option<Secret>, Kind> {
         match self {
-            Self::None => Ok(None),
+            Self::None | Self::Workdir => Ok(None),
             Self::Value(secret) => Ok(Some(secret.clone())),
             Self::File(path) => read(path).map(Some),
         }
@@ -48,7 +72,7 @@ impl SecretSource {
     pub(super) fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
-            Self::None | Self::Value(_) => None,
+            Self::None | Self::Workdir | Self::Value(_) => None,
         }
     }
 }

@@ -235,7 +235,10 @@ impl Task {
         match &mut self.source {
             Source::Dial => open(&self.target, &self.options, step).await,
             Source::Given(stream) => match stream.take() {
-                Some(stream) => over(stream, &self.target, &self.options, step).await,
+                Some(stream) => {
+                    let Target { node, secret, .. } = &self.target;
+                    over(stream, node, secret, &self.options, step).await
+                }
                 None => Err(AdminError {
                     node: self.target.node.clone(),
                     stage: Stage::Connect,

@@ -5,17 +5,19 @@ mod send;
 mod source;
 
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
 use self::report::Document;
-use self::send::Limits;
+use self::send::{Limits, NodeReport};
 use self::source::Bans;
 use super::Exit;
-use super::output::{Format, Output, complain};
-use super::target::Nodes;
+use super::fleet::{Outcome, Progress, while_writing};
+use super::output::{NodesFormat, Output, complain};
+use super::target::{Chosen, Nodes, Scope};
 use crate::ban::HeaderName;
 use crate::model::{HttpUrl, parse_duration};
 
@@ -66,9 +68,9 @@ pub(super) struct Arguments {
     /// Examine the bans and say what would be sent, and send nothing
     #[arg(long)]
     dry_run: bool,
-    /// How the result is written
+    /// How the results are written
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Format,
+    output: NodesFormat,
     /// The limit on everything, on all nodes
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = limit)]
     timeout: Duration,
@@ -94,11 +96,10 @@ impl Arguments {
             complain("--prefix, --url-header and --host-header go with --url");
             return Err(Exit::Usage);
         }
-        let chosen = self.nodes.choose()?;
+        let chosen = self.nodes.choose(Scope::AllNodes)?;
         let bans = Bans::read(self, chosen.config.as_ref())?;
-        let json = self.output == Format::Json;
         let document = |output: &mut Output, reports: &[_], exit| {
-            if json {
+            if self.output == NodesFormat::Json {
                 output.json(&Document::new(&bans, reports, exit, self.dry_run));
             }
         };
@@ -109,29 +110,46 @@ impl Arguments {
         }
         report::warned(&bans, self.dry_run);
         if self.dry_run {
-            if !json {
-                report::planned(output, &bans, &chosen);
+            match self.output {
+                NodesFormat::Human => report::planned(output, &bans, &chosen),
+                NodesFormat::Jsonl => report::planned_lines(output, &bans, &chosen),
+                NodesFormat::Json => document(output, &[], Exit::Done),
             }
-            document(output, &[], Exit::Done);
             return Ok(Exit::Done);
         }
-        let limits = Limits { total: self.timeout, retries: self.retries };
-        let (reports, interrupted) = send::send(&chosen.nodes, &bans, limits).map_err(|fault| {
-            complain(format_args!("cannot start: {fault}"));
-            Exit::Usage
-        })?;
+        let Outcome { reports, interrupted } =
+            self.send(output, &bans, &chosen).map_err(|fault| {
+                complain(format_args!("cannot start: {fault}"));
+                Exit::Usage
+            })?;
         let exit = if interrupted {
             Exit::Interrupted
         } else {
-            Exit::of_nodes(reports.iter().map(send::NodeReport::exit))
+            Exit::of_nodes(reports.iter().map(NodeReport::exit))
         };
-        if json {
-            document(output, &reports, exit);
-        } else {
-            report::taken(output, &bans, &reports);
-        }
+        document(output, &reports, exit);
         report::failed(&bans, &chosen, &reports);
         Ok(exit)
+    }
+
+    /// Sends the bans, and writes what each node took as soon as that is known.
+    fn send(
+        &self,
+        output: &mut Output,
+        bans: &Bans,
+        chosen: &Chosen,
+    ) -> io::Result<Outcome<NodeReport>> {
+        let limits = Limits { total: self.timeout, retries: self.retries };
+        let names: Vec<_> = chosen.nodes.iter().map(|node| node.target.node.clone()).collect();
+        let steps = names.len() * bans.bans.len();
+        let progress = Progress::new(names, "ban", "taken", steps);
+        while_writing(chosen.nodes.len(), output, &progress, |write| {
+            send::send(&chosen.nodes, bans, limits, &progress, |report| match self.output {
+                NodesFormat::Human => report::taken(bans, report).into_iter().for_each(&mut *write),
+                NodesFormat::Jsonl => write(report::line(bans, report)),
+                NodesFormat::Json => {}
+            })
+        })
     }
 }
 

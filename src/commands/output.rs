@@ -19,6 +19,28 @@ pub enum Format {
     Json,
 }
 
+/// How the results of several nodes are written; `--output` of commands that serve nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum NodesFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON document at the end, with a `schema` number.
+    Json,
+    /// One JSON object a line for each node, in the order of the nodes, each as soon as that node
+    /// and all before it are done.
+    Jsonl,
+}
+
+/// A JSON object on one line, with its line end.
+#[must_use]
+pub fn json_line(object: &impl Serialize) -> String {
+    // What is written here has keys that are texts, and writing to memory does not fail.
+    let mut line = serde_json::to_string(object).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
 /// Standard output, buffered, that outlives its reader: once the pipe is closed (`| head`) the
 /// rest is dropped quietly, and the command still ends with its own status.
 pub struct Output {
@@ -41,6 +63,13 @@ impl Output {
     pub fn text(&mut self, text: impl fmt::Display) {
         if self.broken.is_none() {
             self.broken = write!(self.writer, "{text}").err();
+        }
+    }
+
+    /// Writes bytes as they are.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        if self.broken.is_none() {
+            self.broken = self.writer.write_all(bytes).err();
         }
     }
 

@@ -80,15 +80,27 @@ pub struct Node {
 /// The admin port of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminSettings {
-    /// Where varnishd listens for it (varnishd(1), `-T`).
-    pub address: HostPort,
-    /// Where its secret comes from.
+    /// Where it is.
+    pub place: AdminPlace,
+    /// Where its secret comes from. With a work directory, [`SecretSettings::None`] means the
+    /// secret that the directory names.
     pub secret: SecretSettings,
     /// How often it is checked: 1 s to 1 h. Default: 30 s.
     pub interval: Duration,
     /// The limit of each step (connecting, authenticating, one reply): 100 ms to 60 s.
     /// Default: 5 s, as varnishadm(1) has it.
     pub timeout: Duration,
+}
+
+/// Where an admin port is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AdminPlace {
+    /// `admin`: where varnishd listens for it (varnishd(1), `-T`).
+    Address(HostPort),
+    /// `workdir`: the path or name of a varnishd on this machine (varnishd(1), `-n`).
+    Workdir(PathBuf),
+    /// `admin_listen`: where we listen for a varnishd that dials in (varnishd(1), `-M`).
+    Listen(SocketAddr),
 }
 
 /// Where a secret comes from. Never the secret itself: that is read when it is needed, since

@@ -1,7 +1,8 @@
 //! Readers of single values: each returns what is meant, or notes what was expected and got.
 
+use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -206,6 +207,36 @@ pub(super) fn absolute_path(value: &Value<'_>, findings: &Findings) -> Option<Pa
         return Some(path);
     }
     findings.wrong(value.span(), format!("expected an absolute path, got {text:?}"));
+    None
+}
+
+/// An address to listen on.
+pub(super) fn socket_address(
+    value: &Value<'_>,
+    findings: &Findings,
+    expected: &str,
+    examples: &str,
+) -> Option<SocketAddr> {
+    let text = text(value, findings)?;
+    let parsed = text.parse().ok();
+    if parsed.is_none() {
+        let message = format!("expected {expected}, got {text:?}");
+        let finding = Finding::error(Kind::Value, value.span(), message);
+        findings.add(finding.help(format!("for example {examples}")));
+    }
+    parsed
+}
+
+/// What varnishd's `-n` takes: an absolute path, or a name.
+pub(super) fn instance(value: &Value<'_>, findings: &Findings) -> Option<PathBuf> {
+    let text = text(value, findings)?;
+    let climbs = Path::new(text).components().any(|part| part == Component::ParentDir);
+    if !text.is_empty() && !climbs && !text.chars().any(char::is_control) {
+        return Some(PathBuf::from(text));
+    }
+    let message = format!("expected a work directory or the name of an instance, got {text:?}");
+    let finding = Finding::error(Kind::Value, value.span(), message);
+    findings.add(finding.help("write what varnishd's -n has"));
     None
 }
 

@@ -1,13 +1,16 @@
 //! The nodes and origins that the engine's fetches and checks go to.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin;
 use crate::clock::Clock;
-use crate::config::{AdminSettings, Config, Node, Origin, SecretSettings, ServerAddress};
+use crate::config::{
+    AdminPlace, AdminSettings, Config, Node, Origin, SecretSettings, ServerAddress,
+};
 use crate::model::{NodeName, OriginName};
 use crate::probe::{Destination, Options};
 use crate::systemd::{CredentialError, Credentials};
@@ -22,7 +25,17 @@ pub struct Peers {
 #[derive(Debug, Clone)]
 struct NodePeer {
     http: HttpPeer,
-    admin: Option<(admin::Target, admin::Options)>,
+    admin: Option<AdminPeer>,
+}
+
+/// A node's admin port.
+#[derive(Debug, Clone)]
+pub struct AdminPeer {
+    settings: AdminSettings,
+    target: admin::Target,
+    options: admin::Options,
+    /// The one connection of a varnishd that dials in, for everything that is asked of it.
+    shared: Option<admin::Client>,
 }
 
 #[derive(Debug, Clone)]
@@ -61,11 +74,12 @@ impl Peers {
     ) -> Result<Self, PeerError> {
         let mut peers = Self::default();
         for node in &config.nodes {
-            let kept = old.nodes.get(&node.name).map(|peer| &peer.http);
+            let kept = old.nodes.get(&node.name);
             let admin = match &node.admin {
-                Some(settings) => Some(admin_peer(node, settings, credentials)?),
+                Some(settings) => Some(AdminPeer::new(node, settings, old, credentials)?),
                 None => None,
             };
+            let kept = kept.map(|peer| &peer.http);
             let http = HttpPeer::new(HttpSettings::of_node(node), kept, clock);
             peers.nodes.insert(node.name.clone(), NodePeer { http, admin });
         }
@@ -91,8 +105,71 @@ impl Peers {
 
     /// How a node's admin port is reached.
     #[must_use]
-    pub fn admin(&self, name: &NodeName) -> Option<(admin::Target, admin::Options)> {
+    pub fn admin(&self, name: &NodeName) -> Option<AdminPeer> {
         self.nodes.get(name)?.admin.clone()
+    }
+
+    /// The port of a varnishd that dials in at that address.
+    fn acceptor(&self, address: SocketAddr) -> Option<admin::Acceptor> {
+        self.nodes.values().find_map(|node| match &node.admin.as_ref()?.target.place {
+            admin::Place::Reverse(acceptor) if acceptor.address() == address => {
+                Some(acceptor.clone())
+            }
+            _ => None,
+        })
+    }
+}
+
+impl AdminPeer {
+    fn new(
+        node: &Node,
+        settings: &AdminSettings,
+        old: &Peers,
+        credentials: &Credentials,
+    ) -> Result<Self, PeerError> {
+        let kept = old.nodes.get(&node.name).and_then(|peer| peer.admin.as_ref());
+        if let Some(kept) = kept.filter(|kept| kept.settings == *settings) {
+            return Ok(kept.clone());
+        }
+        let mut target = admin_target(&node.name, settings, credentials)
+            .map_err(|source| PeerError { node: node.name.clone(), source })?;
+        let limit: Duration = settings.timeout;
+        let options = admin::Options {
+            connect: limit,
+            authenticate: limit,
+            reply: limit,
+            ..admin::Options::default()
+        };
+        let mut shared = None;
+        if let admin::Place::Reverse(acceptor) = &mut target.place {
+            // An open port stays open: it cannot be opened twice.
+            if let Some(open) = old.acceptor(acceptor.address()) {
+                *acceptor = open;
+            }
+            shared = Some(admin::Client::new(target.clone(), options.clone()));
+        }
+        Ok(Self { settings: settings.clone(), target, options, shared })
+    }
+
+    /// Whether bans would arrive: on a connection of its own, so that a filter that lets no new
+    /// one through is noticed; with a varnishd that dials in, on the one that there is.
+    ///
+    /// # Errors
+    /// [`admin::AdminError`] with the step that failed.
+    pub async fn check(&self) -> Result<(), admin::AdminError> {
+        match &self.shared {
+            Some(client) => client.ping().await,
+            None => admin::check_path(&self.target, &self.options).await.map(drop),
+        }
+    }
+
+    /// A client for commands. All of a varnishd that dials in share one connection.
+    #[must_use]
+    pub fn client(&self) -> admin::Client {
+        match &self.shared {
+            Some(client) => client.clone(),
+            None => admin::Client::new(self.target.clone(), self.options.clone()),
+        }
     }
 }
 
@@ -130,31 +207,35 @@ impl HttpSettings {
     }
 }
 
-fn admin_peer(
-    node: &Node,
+/// A node's admin port as the configuration has it.
+///
+/// # Errors
+/// [`CredentialError`] when its secret is a credential that systemd did not hand over, with no
+/// file beside it.
+pub fn admin_target(
+    node: &NodeName,
     settings: &AdminSettings,
     credentials: &Credentials,
-) -> Result<(admin::Target, admin::Options), PeerError> {
-    let secret = secret_source(&settings.secret, credentials)
-        .map_err(|source| PeerError { node: node.name.clone(), source })?;
-    let target =
-        admin::Target { node: node.name.clone(), address: settings.address.clone(), secret };
-    let limit: Duration = settings.timeout;
-    let options = admin::Options {
-        connect: limit,
-        authenticate: limit,
-        reply: limit,
-        ..admin::Options::default()
+) -> Result<admin::Target, CredentialError> {
+    let secret = secret_source(&settings.secret, credentials)?;
+    let (place, secret) = match (&settings.place, secret) {
+        (AdminPlace::Address(address), secret) => (address.clone().into(), secret),
+        (AdminPlace::Workdir(name), secret) => {
+            let secret = match secret {
+                admin::SecretSource::None => admin::SecretSource::Workdir,
+                given => given,
+            };
+            (admin::Workdir::new(name).into(), secret)
+        }
+        (AdminPlace::Listen(address), secret) => {
+            (admin::Place::Reverse(admin::Acceptor::new(*address)), secret)
+        }
     };
-    Ok((target, options))
+    Ok(admin::Target { node: node.clone(), place, secret })
 }
 
 /// Where the secret of an admin port is read from.
-///
-/// # Errors
-/// [`CredentialError`] when it is a credential that systemd did not hand over, with no file
-/// beside it.
-pub fn secret_source(
+fn secret_source(
     settings: &SecretSettings,
     credentials: &Credentials,
 ) -> Result<admin::SecretSource, CredentialError> {

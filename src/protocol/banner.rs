@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::Reply;
 use super::reply::Excerpt;
+use super::{Reply, Status};
 
 /// As many characters of a version are kept.
 const LONGEST_VERSION: usize = 120;
@@ -22,7 +22,12 @@ impl Banner {
     /// demanded.
     #[must_use]
     pub fn read(reply: &Reply) -> Self {
-        let mut lines = reply.body.split(|&b| b == b'\n').map(<[u8]>::trim_ascii);
+        let whole = match reply.body.iter().rposition(|&b| b == b'\n') {
+            // The last line of a banner that was cut may be a part of a version.
+            Some(end) if reply.status == Status::TRUNCATED => reply.body.get(..end),
+            _ => Some(&*reply.body),
+        };
+        let mut lines = whole.unwrap_or_default().split(|&b| b == b'\n').map(<[u8]>::trim_ascii);
         let child_stopped = lines.clone().any(|line| line.starts_with(b"Type 'start'"));
         Self { version: lines.find_map(ServerVersion::from_line), child_stopped }
     }
@@ -97,7 +102,7 @@ fn numbers(release: &str) -> Option<(u16, u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Status, parse};
+    use crate::protocol::parse;
 
     fn banner(bytes: &'static [u8]) -> Banner {
         let frame = parse(bytes, 1_000).unwrap().unwrap();

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use super::support::cost::millis;
 use super::support::daemon::PURGEWATCH;
 use super::support::ratio::{Line, Pairs, Target};
 use super::support::varnish::{self, Varnishd};
@@ -203,16 +204,6 @@ fn frame(bytes: &[u8]) -> Option<(u16, &[u8], usize)> {
     let length = 13 + head[4..].trim_end().parse::<usize>().unwrap() + 1;
     let whole = bytes.get(..length)?;
     Some((head[..3].parse().unwrap(), &whole[13..length - 1], length))
-}
-
-/// How long a process takes, from before it is started until it has ended well.
-fn millis(mut command: Command) -> f64 {
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let begin = Instant::now();
-    let status = command.status().unwrap();
-    let time = begin.elapsed();
-    assert!(status.success(), "{command:?}: {status}");
-    time.as_secs_f64() * 1_000.0
 }
 
 /// The most memory that a process ever has resident, in MiB.

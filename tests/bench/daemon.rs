@@ -93,14 +93,15 @@ pub(super) fn run() {
     let (ours, theirs) = (worst(&scrapes.ours), worst(&scrapes.peer));
     Line::new("slowest scrape", " ms", ours, theirs, Target::AtMost(100.0)).print();
 
+    // No targets here: a daemon's time a fetch, at hundreds a second, is schedule, verdicts and
+    // timers too. What fetching as such costs is measured by `probe`.
     let ours = micros(probing.cpu, probing.fetches);
     let name = "CPU time of a fetch, all that the daemon does, beside wrk's request";
-    Line::new(name, " µs", ours, micros(wrk_cpu, requests as f64), Target::RatioAtMost(2.0))
-        .print();
+    Line::new(name, " µs", ours, micros(wrk_cpu, requests as f64), Target::None).print();
     let name =
         "CPU time of a fetch, all that the daemon does, beside the blackbox exporter's probe";
     let theirs = micros(blackbox_cpu, probes as f64);
-    Line::new(name, " µs", ours, theirs, Target::RatioAtMost(0.1)).print();
+    Line::new(name, " µs", ours, theirs, Target::None).print();
 }
 
 fn config(peers: &str) -> String {

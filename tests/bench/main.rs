@@ -17,14 +17,20 @@
     reason = "a benchmark that panics has failed, and what it prints is its result"
 )]
 
+mod adm;
 mod ban;
 mod daemon;
 mod probe;
 mod scrape;
 mod support;
 
-const ALL: [(&str, fn()); 4] =
-    [("ban", ban::run), ("probe", probe::run), ("scrape", scrape::run), ("daemon", daemon::run)];
+const ALL: [(&str, fn()); 5] = [
+    ("ban", ban::run),
+    ("adm", adm::run),
+    ("probe", probe::run),
+    ("scrape", scrape::run),
+    ("daemon", daemon::run),
+];
 
 fn main() {
     // Cargo adds `--bench`.

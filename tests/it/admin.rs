@@ -18,11 +18,7 @@ use crate::support::faulty::Faulty;
 use crate::support::varnish::{Options as Start, Varnishd, free_port};
 
 fn target(address: SocketAddr, secret: SecretSource) -> Target {
-    Target {
-        node: NodeName::new("cache-01").unwrap(),
-        address: address.to_string().parse().unwrap(),
-        secret,
-    }
+    Target::at(NodeName::new("cache-01").unwrap(), address.to_string().parse().unwrap(), secret)
 }
 
 fn of(varnishd: &Varnishd) -> Target {
@@ -194,7 +190,8 @@ async fn a_closed_port_is_refused() {
 #[tokio::test]
 async fn a_name_nobody_knows_is_not_resolved() {
     let address = HostPort::new("no-such-host.invalid", 6082).unwrap();
-    let target = Target { address, ..target(free_port("127.0.0.1"), SecretSource::None) };
+    let target =
+        Target { place: address.into(), ..target(free_port("127.0.0.1"), SecretSource::None) };
     let error = check_path(&target, &Options::default()).await.unwrap_err();
     assert_eq!((error.label(), &error.stage), ("resolve", &Stage::Resolve));
 }
@@ -205,7 +202,7 @@ async fn every_address_of_a_name_is_tried() {
         let varnishd = Varnishd::start(Start { admin_host, ..Start::default() });
         client(&varnishd).ping().await.unwrap();
         let address = HostPort::new("localhost", varnishd.admin.port()).unwrap();
-        let target = Target { address, ..of(&varnishd) };
+        let target = Target { place: address.into(), ..of(&varnishd) };
         let check = check_path(&target, &Options::default()).await.unwrap();
         assert_eq!(check.greeting.peer, Some(varnishd.admin));
     }

@@ -36,20 +36,20 @@ fn ban(varnishd: &Varnishd, arguments: &[&str], input: &str) -> Output {
 }
 
 #[track_caller]
-fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {
+pub(crate) fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "stdout: {out}\nstderr: {err}");
     assert_eq!((out.as_str(), err.as_str()), (stdout, stderr));
 }
 
 #[track_caller]
-fn check_code(output: &Output, code: i32, in_stderr: &str) {
+pub(crate) fn check_code(output: &Output, code: i32, in_stderr: &str) {
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "stdout: {out}\nstderr: {err}");
     assert!(err.contains(in_stderr), "{in_stderr:?} is not in: {err}");
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 

@@ -11,20 +11,25 @@
     reason = "a test that panics has failed, which is what is wanted"
 )]
 
+mod adm;
 mod admin;
 mod ban;
 mod check;
 mod config;
 mod expose;
 mod faults;
+mod fleet;
 mod incident;
 mod layers;
 mod probe;
 mod readme;
+mod reverse;
 mod rules;
 mod script;
 mod store;
 mod support;
 mod systemd;
 mod typed;
+mod wait;
 mod watch;
+mod workdir;

@@ -170,7 +170,7 @@ fn every_metric_is_documented_and_no_other() {
     assert_eq!(documented, real.collect());
 
     // Wherever else the page names one.
-    let name = Regex::new(r"\b(purgewatch|process)_[a-z_]+[a-z]\b").unwrap();
+    let name = Regex::new(r"(?-u:\b)(purgewatch|process)_[a-z_]+[a-z](?-u:\b)").unwrap();
     let named = set(name.find_iter(&readme).map(|found| found.as_str()));
     for name in &named {
         assert!(family(&scraped, name).is_some(), "the README names {name}, which does not exist");
@@ -222,7 +222,7 @@ fn the_exit_statuses_are_those_of_the_program() {
     let text = section(&readme(), "## Exit status");
     let documented = set(rows(&text, "code").iter().map(|row| row[0].parse::<u8>().unwrap()));
     let source = fs::read_to_string(root().join("src/commands/exit.rs")).unwrap();
-    let arm = Regex::new(r"Self::\w+ => (\d+),").unwrap();
+    let arm = Regex::new(r"Self::[A-Za-z0-9_]+ => ([0-9]+),").unwrap();
     let real = set(arm.captures_iter(&source).map(|found| found[1].parse::<u8>().unwrap()));
     assert!(real.len() >= 8, "{real:?}");
     assert_eq!(documented, real);
@@ -258,7 +258,9 @@ fn alerts() -> BTreeSet<(String, String, String)> {
     let output = purgewatch(&["rules", "-c", config.to_str().unwrap()]);
     assert!(output.status.success());
     let text = said(&output);
-    let rule = Regex::new(r"(?s)alert: (\w+).*?severity: (\w+).*?runbook_url: '[^#']*#([a-z-]+)'");
+    let rule = Regex::new(
+        r"(?s)alert: ([A-Za-z0-9_]+).*?severity: ([A-Za-z0-9_]+).*?runbook_url: '[^#']*#([a-z-]+)'",
+    );
     let found = rule.unwrap();
     let found = found.captures_iter(&text);
     set(found.map(|rule| (rule[1].to_owned(), rule[2].to_owned(), rule[3].to_owned())))
@@ -269,7 +271,7 @@ fn every_alert_has_its_runbook() {
     let readme = readme();
     let alerts = alerts();
     assert!(alerts.len() >= 10, "{alerts:?}");
-    let link = Regex::new(r"^\[`(\w+)`\]\(#([a-z-]+)\)$").unwrap();
+    let link = Regex::new(r"^\[`([A-Za-z0-9_]+)`\]\(#([a-z-]+)\)$").unwrap();
     let documented = rows(&section(&readme, "## Prometheus"), "alert").into_iter().map(|row| {
         let found = link.captures(&row[0]).unwrap_or_else(|| panic!("{row:?}"));
         (found[1].to_owned(), row[1].clone(), found[2].to_owned())
@@ -379,7 +381,7 @@ fn every_command_and_option_exists() {
 /// Whether a help text describes this option.
 fn knows(help: &str, option: &str) -> bool {
     let option = regex::escape(option);
-    Regex::new(&format!(r"(?m)(^|[\s,]){option}([\s,=]|$)")).unwrap().is_match(help)
+    Regex::new(&format!(r"(?m)(^|[[ \n\t],]){option}([[ \n\t],=]|$)")).unwrap().is_match(help)
 }
 
 /// The other way round: no command that the program has is left out.

@@ -19,11 +19,11 @@ fn start(arguments: &[&str]) -> Varnishd {
 }
 
 fn client_with(varnishd: &Varnishd, options: Options) -> Client {
-    let target = Target {
-        node: NodeName::new("cache-01").unwrap(),
-        address: varnishd.admin.to_string().parse().unwrap(),
-        secret: SecretSource::File(varnishd.secret_file().to_owned()),
-    };
+    let target = Target::at(
+        NodeName::new("cache-01").unwrap(),
+        varnishd.admin.to_string().parse().unwrap(),
+        SecretSource::File(varnishd.secret_file().to_owned()),
+    );
     Client::new(target, options)
 }
 

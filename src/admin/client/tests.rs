@@ -42,7 +42,7 @@ fn options() -> Options {
 
 fn target(secret: SecretSource) -> Target {
     let address = "localhost:1".parse().unwrap();
-    Target { node: NodeName::new("cache-01").unwrap(), address, secret }
+    Target::at(NodeName::new("cache-01").unwrap(), address, secret)
 }
 
 fn client(options: Options) -> (Client, Peer) {

@@ -1,12 +1,13 @@
 //! What is said of a ban: for people on two streams, for programs as one document.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use super::super::Exit;
 use super::super::config_file::counted;
-use super::super::output::{Output, complain, complain_verbatim};
+use super::super::output::{Output, complain, complain_verbatim, json_line};
 use super::super::target::Chosen;
 use super::send::{NodeReport, State};
 use super::source::{Ban, Bans};
@@ -14,6 +15,12 @@ use crate::ban::Warning;
 
 /// So many failing bans are named for a node; the rest are counted.
 const NAMED: usize = 20;
+
+/// So many characters of a ban are shown to people.
+const SHOWN: usize = 400;
+
+/// So many stretches of lines that failed alike are named.
+const STRETCHES: usize = 5;
 
 /// The number of the JSON document's form: it grows when something is taken out or renamed.
 const SCHEMA: u32 = 1;
@@ -70,29 +77,75 @@ pub(super) fn warned(bans: &Bans, dry_run: bool) {
 pub(super) fn planned(output: &mut Output, bans: &Bans, chosen: &Chosen) {
     for node in &chosen.nodes {
         let target = &node.target;
-        if target.node.as_str() == target.address.to_string() {
+        let place = target.place.to_string();
+        if target.node.as_str() == place {
             output.line(format_args!("would send to {}:", target.node));
         } else {
-            output.line(format_args!("would send to {} ({}):", target.node, target.address));
+            output.line(format_args!("would send to {} ({place}):", target.node));
         }
         for ban in &bans.bans {
-            output.line(format_args!("  ban {}", ban.text));
+            output.line(format_args!("  ban {}", shown(&ban.text)));
         }
     }
 }
 
-/// Says how many bans each node took.
-pub(super) fn taken(output: &mut Output, bans: &Bans, reports: &[NodeReport]) {
-    for report in reports {
-        let taken = report.taken();
-        if let ([ban], 1) = (bans.bans.as_slice(), taken) {
-            output.line(format_args!("{}: taken: {}", report.node, ban.text));
-        } else if bans.bans.len() > 1 {
-            output.line(format_args!("{}: {taken} of {} bans taken", report.node, bans.bans.len()));
-        }
+/// The same as lines for programs.
+pub(super) fn planned_lines(output: &mut Output, bans: &Bans, chosen: &Chosen) {
+    for node in &chosen.nodes {
+        output.text(json_line(&NodeLine {
+            schema: SCHEMA,
+            command: "ban",
+            dry_run: true,
+            result: "not_sent",
+            bans: bans.bans.len(),
+            report: NodeItem {
+                node: node.target.node.as_str(),
+                address: node.target.place.to_string(),
+                exit: Exit::Done.code(),
+                taken: 0,
+                not_taken: 0,
+                unknown: 0,
+                retried: 0,
+                seconds: 0.0,
+                failures: Vec::new(),
+            },
+        }));
     }
-    // Results before diagnostics, where both go to one terminal.
-    output.flush();
+}
+
+/// How many bans a node took, as a line for people.
+pub(super) fn taken(bans: &Bans, report: &NodeReport) -> Option<String> {
+    let taken = report.taken();
+    match (bans.bans.as_slice(), taken) {
+        ([ban], 1) => Some(format!("{}: taken: {}\n", report.node, shown(&ban.text))),
+        ([_], _) => None,
+        (bans, _) => Some(format!("{}: {taken} of {} bans taken\n", report.node, bans.len())),
+    }
+}
+
+/// The result of a node as a line for programs.
+pub(super) fn line(bans: &Bans, report: &NodeReport) -> String {
+    let mut item = node_item(report);
+    for failure in &mut item.failures {
+        let ban = bans.bans.get(failure.ban);
+        failure.line = ban.and_then(|ban| ban.line);
+        failure.expression = ban.map(|ban| ban.text.as_str());
+    }
+    let result = match &item {
+        NodeItem { unknown: 1.., .. } => "unknown",
+        NodeItem { not_taken: 1.., .. } => "failed",
+        NodeItem { .. } => "done",
+    };
+    let (command, bans) = ("ban", bans.bans.len());
+    json_line(&NodeLine { schema: SCHEMA, command, dry_run: false, result, bans, report: item })
+}
+
+/// The beginning of a text, for people: a ban can have a megabyte.
+fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()).into(),
+        None => text.into(),
+    }
 }
 
 /// Says what failed, on stderr.
@@ -109,23 +162,25 @@ pub(super) fn failed(bans: &Bans, chosen: &Chosen, reports: &[NodeReport]) {
 
 fn failures_of(report: &NodeReport, bans: &Bans) {
     // Bans that failed alike, such as all those that a lost connection took along, are one line.
-    let mut groups: Vec<(String, &Ban, usize)> = Vec::new();
+    let mut groups: Vec<(String, Vec<&Ban>)> = Vec::new();
     let mut unnamed = 0;
     for (state, ban) in report.states.iter().zip(&bans.bans) {
         let Some(message) = state.message(&report.node) else { continue };
-        if let Some((_, _, count)) = groups.iter_mut().find(|(known, _, _)| *known == message) {
-            *count += 1;
+        if let Some((_, alike)) = groups.iter_mut().find(|(known, _)| *known == message) {
+            alike.push(ban);
         } else if groups.len() < NAMED {
-            groups.push((message, ban, 1));
+            groups.push((message, vec![ban]));
         } else {
             unnamed += 1;
         }
     }
-    for (message, ban, count) in groups {
-        let mut text = match (bans.bans.len(), count) {
-            (1, _) => message,
-            (_, 1) => format!("{}{message}", bans.place(ban)),
-            _ => format!("{message} ({})", counted(count, "ban")),
+    for (message, alike) in groups {
+        let mut text = match alike.as_slice() {
+            _ if bans.bans.len() == 1 => message,
+            [ban] => format!("{}{message}", bans.place(ban)),
+            alike => {
+                format!("{}{message} ({})", bans.lines(alike), counted(alike.len(), "ban"))
+            }
         };
         if report.retried > 0 {
             let _ = write!(text, " (tried again {})", times(report.retried));
@@ -134,6 +189,39 @@ fn failures_of(report: &NodeReport, bans: &Bans) {
     }
     if unnamed > 0 {
         complain(format_args!("{}: {} more failed", report.node, counted(unnamed, "ban")));
+    }
+}
+
+impl Bans {
+    /// Where these bans stand, in their order, as a prefix of messages: `bans.txt:4-128,130: `, or
+    /// nothing.
+    fn lines(&self, bans: &[&Ban]) -> String {
+        let Some(file) = &self.file else { return String::new() };
+        // A line that holds no ban, between two that do, ends no stretch.
+        let mut following = self.bans.iter().filter_map(|ban| ban.line);
+        let mut stretches: Vec<(usize, usize)> = Vec::new();
+        for line in bans.iter().filter_map(|ban| ban.line) {
+            let is_next = following.next() == Some(line);
+            match stretches.last_mut() {
+                Some((_, last)) if is_next => *last = line,
+                _ => {
+                    if !is_next {
+                        following.by_ref().find(|&other| other == line);
+                    }
+                    stretches.push((line, line));
+                }
+            }
+        }
+        let mut text = format!("{file}:");
+        for (at, (first, last)) in stretches.iter().take(STRETCHES).enumerate() {
+            let between = if at == 0 { "" } else { "," };
+            let _ = write!(text, "{between}{first}");
+            if last > first {
+                let _ = write!(text, "-{last}");
+            }
+        }
+        text.push_str(if stretches.len() > STRETCHES { ",...: " } else { ": " });
+        text
     }
 }
 
@@ -176,6 +264,21 @@ pub(super) struct Document<'a> {
     nodes: Vec<NodeItem<'a>>,
 }
 
+/// The result of one node as a program reads it.
+#[derive(Debug, Serialize)]
+struct NodeLine<'a> {
+    schema: u32,
+    command: &'static str,
+    dry_run: bool,
+    /// `done`: it took every ban. `unknown`: of some, nobody knows. `failed`: it took some or none,
+    /// and the others certainly not. `not_sent`: a dry run.
+    result: &'static str,
+    /// How many bans were meant for it.
+    bans: usize,
+    #[serde(flatten)]
+    report: NodeItem<'a>,
+}
+
 #[derive(Debug, Serialize)]
 struct BanItem<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -206,13 +309,18 @@ struct NodeItem<'a> {
     unknown: usize,
     retried: u32,
     seconds: f64,
-    failures: Vec<FailureItem>,
+    failures: Vec<FailureItem<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct FailureItem {
-    /// Which ban: its place in `bans`, counted from 0.
+struct FailureItem<'a> {
+    /// Which ban, counted from 0: in a document its place in `bans`.
     ban: usize,
+    /// Its line, and how it was written: in lines, which have no `bans`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expression: Option<&'a str>,
     reason: &'static str,
     outcome: &'static str,
     message: String,
@@ -257,7 +365,7 @@ fn ban_item(ban: &Ban) -> BanItem<'_> {
 }
 
 fn node_item(report: &NodeReport) -> NodeItem<'_> {
-    let failures: Vec<FailureItem> = report
+    let failures: Vec<FailureItem<'_>> = report
         .states
         .iter()
         .enumerate()
@@ -265,6 +373,8 @@ fn node_item(report: &NodeReport) -> NodeItem<'_> {
             let failure = state.failure()?;
             Some(FailureItem {
                 ban,
+                line: None,
+                expression: None,
                 reason: failure.reason(),
                 outcome: if state.is_certain() { "not_taken" } else { "unknown" },
                 message: state.message(&report.node)?,
@@ -274,7 +384,7 @@ fn node_item(report: &NodeReport) -> NodeItem<'_> {
     let unknown = failures.iter().filter(|failure| failure.outcome == "unknown").count();
     NodeItem {
         node: report.node.as_str(),
-        address: report.address.to_string(),
+        address: report.place.clone(),
         exit: report.exit().code(),
         taken: report.taken(),
         not_taken: failures.len() - unknown,

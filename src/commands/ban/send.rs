@@ -1,30 +1,25 @@
-//! Bans on their way to the nodes: all nodes at a time, one connection each, within one limit.
+//! Bans on their way to the nodes: one connection to each, within one limit.
 
 use std::cell::Cell;
-use std::io::{self, IsTerminal as _, Write as _};
-use std::pin::pin;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use futures_util::stream;
+use tokio::time::{Instant, sleep};
 
 use super::super::Exit;
+use super::super::fleet::{End, Outcome as FleetOutcome, Progress, Work, on_each};
 use super::super::target::ChosenNode;
 use super::source::Bans;
 use crate::admin::{AdminError, Client, Fault, Kind, Options, Outcome, Retry, Stage};
 use crate::ban::{Refusal, ServerVersion};
 use crate::clock::random_seed;
-use crate::model::{HostPort, NodeName, format_duration};
+use crate::model::{NodeName, format_duration};
 use crate::protocol::Command;
 
-/// So many nodes are served at a time.
-const NODES_AT_A_TIME: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Fewer bans are over before anybody reads a progress line.
-const WORTH_SHOWING: usize = 500;
 
 /// The limits of one call.
 #[derive(Debug, Clone, Copy)]
@@ -39,16 +34,13 @@ pub(super) struct Limits {
 #[derive(Debug)]
 pub(super) struct NodeReport {
     pub(super) node: NodeName,
-    pub(super) address: HostPort,
+    /// Where its admin port is, as text.
+    pub(super) place: String,
     /// One for each ban.
     pub(super) states: Vec<State>,
-    /// Its connection, once it is this node's turn.
-    client: Option<Client>,
-    /// So many bans, counted from the first one, have been handed to the client.
-    handed: Cell<usize>,
     /// How often it was tried again.
     pub(super) retried: u32,
-    /// How long it took, from the start to its last answer.
+    /// How long it took, from its turn to its last answer.
     pub(super) took: Duration,
 }
 
@@ -83,16 +75,7 @@ pub(super) enum Failure {
     NotSent { end: End, stage: Option<Stage> },
 }
 
-/// What ended everything before its time.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum End {
-    /// The limit on the whole was reached.
-    Limit(Duration),
-    /// Somebody pressed Ctrl-C.
-    Interrupt,
-}
-
-/// Sends every ban to every node.
+/// Sends every ban to every node. `on_done` is told of each node, as [`on_each`] has it.
 ///
 /// # Errors
 /// When the runtime or the signal handler cannot be set up.
@@ -100,121 +83,105 @@ pub(super) fn send(
     nodes: &[ChosenNode],
     bans: &Bans,
     limits: Limits,
-) -> io::Result<(Vec<NodeReport>, bool)> {
+    progress: &Progress,
+    on_done: impl FnMut(&NodeReport),
+) -> io::Result<FleetOutcome<NodeReport>> {
     let commands: Vec<Command> = bans.bans.iter().filter_map(|ban| ban.command.clone()).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(send_to_all(nodes, bans, &commands, limits));
-    // A name lookup that was given up may hang on in its thread: nobody waits for it.
-    runtime.shutdown_background();
-    result
+    let begin = Instant::now();
+    let errand = |(at, node)| Errand {
+        node,
+        bans,
+        commands: &commands,
+        limits,
+        progress,
+        begin,
+        at,
+        start: None,
+        client: None,
+        handed: 0,
+        states: vec![State::Waiting; commands.len()],
+        retried: 0,
+        took: None,
+    };
+    on_each(nodes.iter().enumerate().map(errand).collect(), limits.total, progress, on_done)
 }
 
-async fn send_to_all(
-    nodes: &[ChosenNode],
-    bans: &Bans,
-    commands: &[Command],
+/// The bans on their way to one node.
+struct Errand<'a> {
+    node: &'a ChosenNode,
+    bans: &'a Bans,
+    commands: &'a [Command],
     limits: Limits,
-) -> io::Result<(Vec<NodeReport>, bool)> {
-    let start = Instant::now();
-    let mut interrupts = Interrupts::listen()?;
-    let mut reports: Vec<NodeReport> = nodes
-        .iter()
-        .map(|node| NodeReport {
-            node: node.target.node.clone(),
-            address: node.target.address.clone(),
-            states: vec![State::Waiting; commands.len()],
-            client: None,
-            handed: Cell::new(0),
-            retried: 0,
-            took: Duration::ZERO,
-        })
-        .collect();
-    let progress = Progress::new(nodes.len() * commands.len());
-    let served = stream::iter(nodes.iter().zip(&mut reports).enumerate())
-        .map(|(at, (node, report))| {
-            let progress = &progress;
-            let mut attempt = Attempt { node, bans, commands, limits, start, progress, at };
-            async move { attempt.serve(report).await }
-        })
-        .buffer_unordered(NODES_AT_A_TIME)
-        .for_each(|()| std::future::ready(()));
-    let mut interrupted = false;
-    {
-        let mut served = pin!(timeout(limits.total, served));
-        let mut ticks = interval_at(start + progress.period(), progress.period());
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                _ = &mut served => break,
-                () = interrupts.next() => {
-                    interrupted = true;
-                    break;
-                }
-                _ = ticks.tick(), if progress.is_shown() => progress.show(),
-            }
-        }
-    }
-    progress.clear();
-    let end = if interrupted { End::Interrupt } else { End::Limit(limits.total) };
-    for report in &mut reports {
-        report.end(end);
-        if report.took.is_zero() {
-            report.took = start.elapsed();
-        }
-    }
-    Ok((reports, interrupted))
+    progress: &'a Progress,
+    /// When the first node's turn came: the limit on everything counts from here.
+    begin: Instant,
+    /// The node's number, so that the pauses of several nodes differ.
+    at: usize,
+    /// When its turn came.
+    start: Option<Instant>,
+    /// Its connection, while it is this node's turn.
+    client: Option<Client>,
+    /// So many bans, counted from the first one, have been handed to the client.
+    handed: usize,
+    states: Vec<State>,
+    retried: u32,
+    took: Option<Duration>,
 }
 
-impl NodeReport {
-    /// Settles what has no answer yet: what may have been sent, and what cannot have been.
-    fn end(&mut self, end: End) {
+impl Work for Errand<'_> {
+    type Report = NodeReport;
+
+    async fn run(&mut self) {
+        let start = *self.start.insert(Instant::now());
+        let client = Client::new(self.node.target.clone(), self.options());
+        let mut random = fastrand::Rng::with_seed(random_seed() ^ self.at as u64);
+        let mut pause = FIRST_PAUSE;
+        self.client = Some(client.clone());
+        if self.bans.depend_on_version() {
+            self.examine(&client).await;
+        }
+        loop {
+            self.round(&client).await;
+            self.took = Some(start.elapsed());
+            let again = self.states.iter().any(State::may_be_retried);
+            let left = self.limits.total.saturating_sub(self.begin.elapsed());
+            if !again || self.retried == self.limits.retries || left <= pause {
+                return;
+            }
+            sleep(pause.mul_f64(0.5 + random.f64() / 2.0)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.retried += 1;
+        }
+    }
+
+    fn report(&mut self, end: Option<End>) -> NodeReport {
         let client = self.client.take();
-        let connected = client.as_ref().is_some_and(Client::has_connected);
-        let stage = client.filter(|_| !connected).and_then(|client| client.stage());
-        let sent = if connected { self.handed.get() } else { 0 };
+        if let Some(end) = end {
+            self.settle(client.as_ref(), end);
+        }
+        let waited = self.start.map_or(Duration::ZERO, |start| start.elapsed());
+        NodeReport {
+            node: self.node.target.node.clone(),
+            place: self.node.target.place.to_string(),
+            states: std::mem::take(&mut self.states),
+            retried: self.retried,
+            took: self.took.unwrap_or(waited),
+        }
+    }
+}
+
+impl Errand<'_> {
+    /// Settles what has no answer yet: what may have been sent, and what cannot have been.
+    fn settle(&mut self, client: Option<&Client>, end: End) {
+        let connected = client.is_some_and(Client::has_connected);
+        let stage = client.filter(|_| !connected).and_then(Client::stage);
+        let sent = if connected { self.handed } else { 0 };
         let [unknown, not_sent] =
             [Failure::Ended(end), Failure::NotSent { end, stage }].map(Rc::new);
         for (place, state) in self.states.iter_mut().enumerate() {
             if matches!(state, State::Waiting) {
                 state.fail(if place < sent { &unknown } else { &not_sent });
             }
-        }
-    }
-}
-
-/// The attempts on one node.
-struct Attempt<'a> {
-    node: &'a ChosenNode,
-    bans: &'a Bans,
-    commands: &'a [Command],
-    limits: Limits,
-    start: Instant,
-    progress: &'a Progress,
-    /// The node's number, so that the pauses of several nodes differ.
-    at: usize,
-}
-
-impl Attempt<'_> {
-    async fn serve(&mut self, report: &mut NodeReport) {
-        let client = Client::new(self.node.target.clone(), self.options());
-        let mut random = fastrand::Rng::with_seed(random_seed() ^ self.at as u64);
-        let mut pause = FIRST_PAUSE;
-        report.client = Some(client.clone());
-        if self.bans.depend_on_version() {
-            self.examine(&client, &mut report.states).await;
-        }
-        loop {
-            self.round(&client, &mut report.states, &report.handed).await;
-            report.took = self.start.elapsed();
-            let again = report.states.iter().any(State::may_be_retried);
-            let left = self.limits.total.saturating_sub(self.start.elapsed());
-            if !again || report.retried == self.limits.retries || left <= pause {
-                return;
-            }
-            sleep(pause.mul_f64(0.5 + random.f64() / 2.0)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            report.retried += 1;
         }
     }
 
@@ -226,6 +193,7 @@ impl Attempt<'_> {
         let step = |limit: Duration| self.node.step_limit.unwrap_or(limit).min(most);
         Options {
             connect: step(usual.connect),
+            dial_in: usual.dial_in.min(most),
             authenticate: step(usual.authenticate),
             reply: step(usual.reply),
             keep_alive: None,
@@ -236,25 +204,27 @@ impl Attempt<'_> {
     /// Learns the server's version, and keeps back what it does not know: versions before 7.4 take
     /// some unknown fields for others, whose names theirs begin with. When the version cannot be
     /// learnt, the first attempt to send says why.
-    async fn examine(&self, client: &Client, states: &mut [State]) {
+    async fn examine(&mut self, client: &Client) {
         let Ok(greeting) = client.connect().await else { return };
         let Some((major, minor, _)) = greeting.version.and_then(|version| version.numbers()) else {
             return;
         };
         for (at, refusal) in self.bans.unknown_to(ServerVersion::new(major, minor)) {
-            if let Some(state) = states.get_mut(at) {
+            if let Some(state) = self.states.get_mut(at) {
                 state.fail(&Rc::new(Failure::Unknown(refusal)));
             }
         }
     }
 
     /// Sends every ban that is not on the list yet, once.
-    async fn round(&self, client: &Client, states: &mut [State], handed: &Cell<usize>) {
+    async fn round(&mut self, client: &Client) {
+        let Self { states, handed, commands, progress, .. } = self;
         let pending: Vec<usize> =
             (0..states.len()).filter(|&at| states.get(at).is_some_and(State::is_open)).collect();
+        let handed = Cell::from_mut(handed);
         let hand_over = |&at: &usize| {
             handed.set(handed.get().max(at + 1));
-            self.commands.get(at).cloned()
+            commands.get(at).cloned()
         };
         let commands = pending.iter().filter_map(hand_over);
         let mut batch = client.batch(stream::iter(commands));
@@ -263,7 +233,7 @@ impl Attempt<'_> {
             let Some(&place) = places.next() else { return };
             let Some(state) = states.get_mut(place) else { return };
             let Err(error) = result else {
-                self.progress.advance();
+                progress.advance();
                 *state = State::Taken;
                 continue;
             };
@@ -410,64 +380,6 @@ impl Failure {
                     End::Interrupt => format!("{node}: {step}interrupted; nothing was sent"),
                 }
             }
-        }
-    }
-}
-
-/// Ctrl-C, and the signal by which CI systems end a job.
-struct Interrupts {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interrupts {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-/// How many bans were taken, shown on a terminal while it goes on.
-struct Progress {
-    taken: Cell<usize>,
-    total: usize,
-    shown: bool,
-}
-
-impl Progress {
-    fn new(total: usize) -> Self {
-        let shown = total >= WORTH_SHOWING && io::stderr().is_terminal();
-        Self { taken: Cell::new(0), total, shown }
-    }
-
-    fn period(&self) -> Duration {
-        Duration::from_millis(200)
-    }
-
-    fn is_shown(&self) -> bool {
-        self.shown
-    }
-
-    fn advance(&self) {
-        self.taken.set(self.taken.get() + 1);
-    }
-
-    fn show(&self) {
-        let _ = write!(io::stderr().lock(), "\r{} of {} bans taken", self.taken.get(), self.total);
-    }
-
-    fn clear(&self) {
-        if self.shown {
-            let _ = write!(io::stderr().lock(), "\r\x1b[K");
         }
     }
 }

@@ -187,7 +187,9 @@ fn an_interrupt_says_what_was_taken() {
     assert_eq!(
         err,
         format!(
-            "purgewatch: {admin}: interrupted; whether it was carried out is unknown (2 bans)\n"
+            "purgewatch: {}:1-2: {admin}: interrupted; whether it was carried out is unknown (2 \
+             bans)\n",
+            file.display()
         )
     );
 }

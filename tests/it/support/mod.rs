@@ -5,6 +5,7 @@
 
 pub mod daemon;
 pub mod faulty;
+pub mod fleet;
 pub mod origin;
 pub mod prometheus;
 pub mod varnish;

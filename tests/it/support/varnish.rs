@@ -148,7 +148,7 @@ impl Varnishd {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
-        String::from_utf8(output.stdout).unwrap()
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// The ban expressions on its list, newest first, completed ones left out.
