@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::WorkdirError;
 use crate::model::{NodeName, format_duration};
 use crate::net::{DialError, DialErrorKind};
-use crate::protocol::{Excerpt, FrameError, Status, Verb};
+use crate::protocol::answer::AnswerError;
+use crate::protocol::{CommandError, Excerpt, FrameError, Status, Verb};
 
 /// As much of a server's text is shown, in characters.
 const SHOWN: usize = 400;
@@ -164,6 +165,11 @@ pub enum Kind {
         /// The text.
         body: Bytes,
     },
+    /// An argument that the protocol cannot carry; nothing was sent. The caller's.
+    Unsendable(CommandError),
+    /// A reply of success that does not say what was asked. The server's, or that of a version
+    /// whose replies this program does not know.
+    Unreadable(AnswerError),
     /// A reply that nothing had asked for.
     UnaskedReply {
         /// The status.
@@ -242,6 +248,8 @@ pub const LABELS: &[&str] = &[
     "stopped",
     "too_long",
     "unreachable",
+    "unreadable",
+    "unsendable",
     "workdir_denied",
     "workdir_leftover",
     "workdir_missing",
@@ -275,7 +283,24 @@ impl AdminError {
             Kind::ChildNotRunning { .. } => "child_not_running",
             Kind::ChildLost { .. } => "child_lost",
             Kind::ForeignReply { .. } | Kind::UnaskedReply { .. } => "foreign_reply",
+            Kind::Unreadable(_) => "unreadable",
+            Kind::Unsendable(_) => "unsendable",
             Kind::Stopped => "stopped",
+        }
+    }
+
+    /// What varnishd said, whole: what a VCL compiler found, for one. `None` where it said nothing.
+    /// It is text from outside: show it with [`Excerpt`].
+    #[must_use]
+    pub const fn words(&self) -> Option<&Bytes> {
+        match &self.kind {
+            Kind::SecretRefused { body, .. }
+            | Kind::Greeting { body, .. }
+            | Kind::Rejected { body, .. }
+            | Kind::ChildLost { body }
+            | Kind::ForeignReply { body, .. }
+            | Kind::UnaskedReply { body, .. } => Some(body),
+            _ => None,
         }
     }
 
@@ -295,6 +320,8 @@ impl AdminError {
             | Kind::Greeting { .. }
             | Kind::Rejected { .. }
             | Kind::ForeignReply { .. }
+            | Kind::Unreadable(_)
+            | Kind::Unsendable(_)
             | Kind::Stopped => Retry::Never,
             Kind::Frame(FrameError::Cut { .. })
             | Kind::Closed
@@ -322,9 +349,11 @@ impl AdminError {
             | Kind::SecretRefused { .. }
             | Kind::SecretNotAsked => Fault::Secret,
             Kind::Rejected { status, .. } => Fault::Rejected { status: *status },
+            Kind::Unsendable(_) => Fault::Rejected { status: Status::PARAMETER },
             Kind::ChildNotRunning { .. } | Kind::ChildLost { .. } => Fault::ChildNotRunning,
             Kind::ForeignReply { .. }
             | Kind::UnaskedReply { .. }
+            | Kind::Unreadable(_)
             | Kind::Frame(FrameError::TooLong { .. }) => Fault::Unreliable,
             Kind::Workdir(_)
             | Kind::NoAddress
@@ -351,9 +380,10 @@ impl AdminError {
             status.as_u16() < 200 || status == Status::CANNOT || status == Status::CLOSE
         };
         match (&self.stage, &self.kind) {
-            (Stage::Command(_), Kind::Waiting { .. } | Kind::ChildNotRunning { .. }) => {
-                Outcome::NotDone
-            }
+            (
+                Stage::Command(_),
+                Kind::Waiting { .. } | Kind::ChildNotRunning { .. } | Kind::Unsendable(_),
+            ) => Outcome::NotDone,
             (Stage::Command(_), Kind::Rejected { status, .. }) if refused(*status) => {
                 Outcome::NotDone
             }
@@ -487,6 +517,8 @@ impl fmt::Display for Reason<'_> {
                  process of this node are out of step until the cache process is restarted",
                 Excerpt::new(body, SHOWN)
             ),
+            Kind::Unreadable(error) => error.fmt(f),
+            Kind::Unsendable(error) => error.fmt(f),
             Kind::UnaskedReply { status, body } => write!(
                 f,
                 "a reply that nothing had asked for: {status} with {}",

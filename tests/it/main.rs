@@ -29,6 +29,7 @@ mod script;
 mod store;
 mod support;
 mod systemd;
+mod typed;
 mod wait;
 mod watch;
 mod workdir;
