@@ -3,6 +3,7 @@
 
 mod crashes;
 mod faults;
+mod matching;
 mod urls;
 
 use std::io::Write as _;
