@@ -3,6 +3,7 @@
 //! What is written (TOML) is parsed into what is meant: [`Config`] holds typed values in which
 //! every name leads somewhere and every range was checked, so that nothing after this has to.
 
+mod canary;
 mod diagnostic;
 mod document;
 mod endpoint;
@@ -14,6 +15,7 @@ mod resolved;
 mod table;
 mod value;
 
+pub use canary::{CanaryObject, CanarySettings, SERVED_PATH};
 pub use diagnostic::{Diagnostic, Position, Report, Severity};
 pub use ignore::compile as compile_ignore;
 pub use load::{LARGEST_FILE, LoadError, Loaded, load, parse};
@@ -24,3 +26,7 @@ pub use resolved::{
 
 /// A complete, commented configuration for one Varnish on this host: `config example`.
 pub const EXAMPLE: &str = include_str!("config/example.toml");
+
+/// The VCL for `canary = "self"`, with `@HOST@` and `@PORT@` where the daemon's address belongs:
+/// `config example --vcl`.
+pub const CANARY_VCL: &str = include_str!("config/canary.vcl");

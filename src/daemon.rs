@@ -1,6 +1,8 @@
 //! Layer 4: wiring, reload, shutdown.
 
+mod canary;
 mod driver;
+mod errands;
 mod journal;
 mod peers;
 mod plan;

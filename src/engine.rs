@@ -7,13 +7,16 @@
 
 mod admin;
 mod budget;
+mod canary;
 mod consistency;
 mod effect;
+mod errand;
 mod plan;
 mod record;
 mod round;
 mod schedule;
 mod snapshot;
+mod trial;
 mod watch;
 
 #[cfg(test)]
@@ -25,6 +28,8 @@ use std::time::Duration;
 
 use admin::Node;
 use budget::Budget;
+use canary::Canaries;
+use errand::Owner;
 use round::{Round, Step};
 use schedule::Grid;
 use watch::{Outcome as PlaceOutcome, Watch};
@@ -33,8 +38,10 @@ use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName};
 use crate::verdict::{Change, Fault, FetchRequest, Observation, OriginHistory, Sight};
 
 pub use admin::AdminProblem;
+pub use canary::{CanaryPlan, CanaryState};
 pub use consistency::{STEPS, ServiceLevel, Window};
 pub use effect::{FetchId, Input, Output, Side};
+pub use errand::{Errand, ErrandId, ErrandResult};
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
 pub use record::{HistoryRecord, Record, Restored, VerdictRecord};
 pub use snapshot::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
@@ -50,6 +57,7 @@ pub struct Engine {
     once: bool,
     pending: HashMap<FetchId, Pending>,
     timers: BinaryHeap<Reverse<(Timestamp, u64, Timer)>>,
+    canaries: Canaries,
     outputs: VecDeque<Output>,
     random: fastrand::Rng,
     counter: u64,
@@ -95,6 +103,7 @@ impl Engine {
             once: plan.once,
             pending: HashMap::new(),
             timers: BinaryHeap::new(),
+            canaries: Canaries::new(seed),
             outputs: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
             counter: 0,
@@ -111,21 +120,24 @@ impl Engine {
             Input::Tick => {}
             Input::Fetched { id, observation } => self.fetched(id, &observation, now),
             Input::AdminChecked { node, result } => self.admin_checked(&node, result, now),
+            Input::ErrandDone { id, result } => self.errand_done(id, result, now),
             Input::Replan(plan) => self.replan(plan, now),
             Input::ProbeNow => self.probe_now(now),
         }
         self.run_timers(now);
+        self.canaries.tick(now);
     }
 
     /// What is to be done next; `None` when there is nothing before the next deadline or input.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.outputs.pop_front().or_else(|| self.canaries.poll_output())
     }
 
     /// When [`handle`](Self::handle) has to be called at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.timers.peek().map(|Reverse((at, ..))| *at)
+        let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
+        timer.into_iter().chain(self.canaries.next_deadline()).min()
     }
 
     /// Whether each watch has finished a round since the plan began.
@@ -187,6 +199,7 @@ impl Engine {
         let nodes = self.nodes.values().map(|node| NodeSnapshot {
             node: node.name.clone(),
             admin: node.state.clone(),
+            canary: self.canaries.state(&node.name),
             level: node.consistency.level(open.get(&node.name).map_or(&[], Vec::as_slice), now),
         });
         Snapshot { taken: now, targets, nodes: nodes.collect(), endpoints }
@@ -218,6 +231,7 @@ impl Engine {
         self.timers.clear();
         self.replan_origins(&plan, now);
         self.replan_nodes(&plan, now);
+        self.canaries.replan(if plan.once { &[] } else { &plan.nodes }, now);
         let mut gone = std::mem::take(&mut self.names);
         let mut old: Vec<_> = std::mem::take(&mut self.watches).into_iter().map(Some).collect();
         let count = plan.watches.len();
@@ -542,6 +556,15 @@ impl Engine {
         }
         if let Some(due) = due.filter(|_| !self.once) {
             self.set_admin_timer(name, due);
+        }
+    }
+
+    // Canaries and remedies.
+
+    fn errand_done(&mut self, id: ErrandId, result: ErrandResult, now: Timestamp) {
+        match id.owner {
+            Owner::Canary(node) => self.canaries.done(&node, id.number, result, now),
+            Owner::Remedy(..) => {}
         }
     }
 

@@ -6,12 +6,14 @@
 //! | `/-/healthy` | 200 while the daemon's loop answers, 503 when it does not |
 //! | `/-/ready` | 200 once the daemon works, 503 before and while it drains |
 //! | `/api/v1/status` | the same as the metrics, as one JSON [`Document`](status::Document) |
+//! | `/canary/NODE` | the object that the node caches and the daemon bans |
 //! | `/` | a page for people; no script needed |
 //!
 //! A large answer is written piece by piece while it is sent: a daemon with 10,000 endpoints has
 //! some 20 MB of metrics and never holds more than a few hundred kilobytes of them. What a client
 //! may cost is bounded by [`Limits`]; a client that is slow, silent or hostile is cut off.
 
+mod canary;
 mod connection;
 mod content;
 mod families;
@@ -22,6 +24,7 @@ mod routes;
 pub mod status;
 mod text;
 
+pub use canary::{CANARY_HEADER, CanaryBoard};
 pub use connection::{BindError, Limits, bind, serve};
 pub use metrics::{BanResult, BanSource, Metrics, Side, StoreHealth};
 pub use routes::{Question, Readiness, Refresh, Surface};

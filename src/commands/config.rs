@@ -6,7 +6,8 @@ use serde::Serialize;
 use super::Exit;
 use super::config_file::{ConfigFile, counted};
 use super::output::{Format, Output};
-use crate::config::{Config, Diagnostic, EXAMPLE, LoadError, Loaded, Position, Report, load};
+use crate::config::{CANARY_VCL, Config, Diagnostic, EXAMPLE, LoadError, Loaded, Position, Report, load};
+use crate::model::HostPort;
 
 /// Check a configuration, or print a commented example.
 #[derive(Debug, Args)]
@@ -18,8 +19,23 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Action {
     Check(Check),
-    /// Print a complete, commented configuration for one Varnish on this host.
-    Example,
+    Example(Example),
+}
+
+/// Print a complete, commented configuration for one Varnish on this host.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  purgewatch config example > /etc/purgewatch/purgewatch.toml
+  purgewatch config example --vcl > /etc/varnish/purgewatch-canary.vcl
+  purgewatch config example --vcl --daemon 10.0.0.9:19131")]
+struct Example {
+    /// Print the VCL for canary = "self" instead: it leads the canary's path to the daemon
+    #[arg(long)]
+    vcl: bool,
+    /// Where Varnish reaches the daemon: its `listen`
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:19131", requires = "vcl")]
+    daemon: HostPort,
 }
 
 /// Report every fault of a configuration at once, each with its line; exit 2 if there is any.
@@ -43,12 +59,22 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     let mut output = Output::stdout();
     let exit = match &arguments.action {
         Action::Check(check) => check.run(&mut output),
-        Action::Example => {
-            output.text(EXAMPLE);
+        Action::Example(example) => {
+            output.text(example.text());
             Exit::Done
         }
     };
     output.finish(exit)
+}
+
+impl Example {
+    fn text(&self) -> String {
+        if !self.vcl {
+            return EXAMPLE.to_owned();
+        }
+        let (host, port) = (self.daemon.host(), self.daemon.port().to_string());
+        CANARY_VCL.replace("@HOST@", host).replace("@PORT@", &port)
+    }
 }
 
 impl Check {

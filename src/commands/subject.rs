@@ -152,7 +152,14 @@ fn given(arguments: &Subjects) -> Result<Config, Exit> {
         }
         let name = NodeName::from_address(&http.address.to_string());
         if nodes.iter().all(|node| node.name != name) {
-            nodes.push(Node { name, http, ca_file: None, admin: None, connections: 16 });
+            nodes.push(Node {
+                name,
+                http,
+                ca_file: None,
+                admin: None,
+                connections: 16,
+                canary: None,
+            });
         }
     }
     let compare = compare(arguments.compare.as_deref().unwrap_or("body"))?;

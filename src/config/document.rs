@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use super::canary;
 use super::diagnostic::{Finding, Kind};
 use super::endpoint::{self, Defaults};
 use super::plausible;
@@ -57,12 +58,16 @@ pub(super) fn resolve<'t>(
     let origin_names = Names::of(&origins, "origin", findings);
     Names::of(&endpoints, "endpoint", findings);
 
+    let canaries = canary::places(&nodes);
     let nodes = all(nodes, "http", node);
     let origins = all(origins, "max_rate", origin);
     let mut reader = endpoint::Reader::new(&defaults, &node_names, &origin_names, findings);
     let endpoints = all(endpoints, "origin", |section| reader.read(section));
     plausible::check_ports_are_free(&daemon, &nodes.read, findings);
     plausible::check_origins_are_no_nodes(&nodes.read, &origins.read, &endpoints.read, findings);
+    if endpoints.complete && nodes.complete {
+        canary::check_hosts(&nodes.read, &endpoints.read, &canaries, findings);
+    }
     let any = !endpoints.read.is_empty();
     if any && nodes.complete && origins.complete && endpoints.complete {
         plausible::warn(&nodes.read, &origins.read, &endpoints.read, findings);
@@ -106,7 +111,7 @@ fn node(mut section: Section<'_>) -> Option<Node> {
     let timeout = admin_key(&mut section, "admin_timeout", had_admin, ADMIN_TIMEOUT_RANGE);
     let connections = section.optional("connections", value::whole(CONNECTIONS_RANGE));
     let ca_file = ca_file(&mut section, http.as_ref());
-    section.not_yet("canary", "canaries come with a later version; leave the key out");
+    let canary = canary::read(&mut section, had_admin);
     if let (Some(http), Some(address)) = (&http, &address)
         && http.address == *address
     {
@@ -129,7 +134,7 @@ fn node(mut section: Section<'_>) -> Option<Node> {
         timeout: timeout.unwrap_or(ADMIN_TIMEOUT),
     });
     let connections = connections.unwrap_or(CONNECTIONS);
-    Some(Node { name: name?, http: http?, ca_file, admin, connections })
+    Some(Node { name: name?, http: http?, ca_file, admin, connections, canary })
 }
 
 /// Whether the node has an admin port, right or wrong; notes it when it is given twice.

@@ -55,6 +55,8 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "admin_timeout",
             "connections",
             "ca_file",
+            "canary",
+            "canary_interval",
         ],
     ),
     ("[[origin]]", &["name", "address", "max_rate", "connections", "ca_file"]),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use regex::bytes::Regex;
 
+use super::CanarySettings;
 use crate::model::{
     EndpointName, HostPort, HttpUrl, NodeName, OriginName, Scheme, UrlError, VariantName,
 };
@@ -75,6 +76,8 @@ pub struct Node {
     pub admin: Option<AdminSettings>,
     /// How many HTTP connections to it may be open at once: 1 to 1024. Default: 16.
     pub connections: usize,
+    /// Its canary, if it has one.
+    pub canary: Option<CanarySettings>,
 }
 
 /// The admin port of a node.

@@ -8,11 +8,15 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::Peers;
+use super::errands;
 use super::journal::chain;
 use crate::admin::AdminError;
 use crate::clock::Clock;
-use crate::engine::{AdminProblem, Engine, FetchId, Input, Output, Plan, Record, Side, Snapshot};
-use crate::expose::Metrics;
+use crate::engine::{
+    AdminProblem, Engine, Errand, ErrandId, ErrandResult, FetchId, Input, Output, Plan, Record, Side,
+    Snapshot,
+};
+use crate::expose::{BanSource, Metrics};
 use crate::model::{EndpointName, NodeName, VariantName};
 use crate::verdict::{Failure, FetchRequest, Observation, Outcome, Phases, Transition};
 
@@ -50,6 +54,22 @@ pub enum Event {
         /// How long after the change was first seen.
         after: Duration,
     },
+    /// To be served as the canary of the node, before anything else is done.
+    ServeCanary {
+        /// The node.
+        node: NodeName,
+        /// The body.
+        body: String,
+    },
+    /// A canary shows that bans work, or do not work any more.
+    CanaryChanged {
+        /// The node.
+        node: NodeName,
+        /// Whether they work.
+        up: bool,
+        /// What is wrong.
+        problem: Option<String>,
+    },
     /// Nothing is under way and nothing will be due: a plan for one round is done.
     Idle,
 }
@@ -72,12 +92,14 @@ pub struct Driver {
 enum Done {
     Fetched { id: FetchId, side: Side, observation: Observation },
     Checked { node: NodeName, result: Result<(), AdminProblem> },
+    Errand { id: ErrandId, result: ErrandResult },
 }
 
 #[derive(Debug, Clone)]
 enum Task {
     Fetch { id: FetchId, side: Side },
     Check(NodeName),
+    Errand { id: ErrandId, is_ban: bool },
 }
 
 impl Driver {
@@ -174,6 +196,20 @@ impl Driver {
                 Some(Event::AdminChanged { node, up, problem })
             }
             Output::BecameFresh { node, after } => Some(Event::BecameFresh { node, after }),
+            Output::Errand { id, errand } => {
+                self.errand(id, errand);
+                None
+            }
+            Output::Proved { node, proof } => {
+                if let Some(metrics) = &self.metrics {
+                    metrics.record_proof(&node, &proof);
+                }
+                None
+            }
+            Output::ServeCanary { node, body } => Some(Event::ServeCanary { node, body }),
+            Output::CanaryChanged { node, up, problem } => {
+                Some(Event::CanaryChanged { node, up, problem })
+            }
         }
     }
 
@@ -207,6 +243,20 @@ impl Driver {
         self.under_way.insert(handle.id(), task);
     }
 
+    fn errand(&mut self, id: ErrandId, errand: Errand) {
+        let is_ban = matches!(errand, Errand::Ban { .. });
+        let source = if id.is_canary() { BanSource::Canary } else { BanSource::Remedy };
+        let (peers, metrics) = (Arc::clone(&self.peers), self.metrics.clone());
+        let (task, clock) = (Task::Errand { id: id.clone(), is_ban }, self.clock);
+        let handle = self.tasks.spawn(async move {
+            let result = errands::carry_out(errand, source, &peers, metrics.as_ref()).await;
+            let result =
+                result.unwrap_or_else(|| ErrandResult::Fetched(nothing_observed(clock)));
+            Done::Errand { id, result }
+        });
+        self.under_way.insert(handle.id(), task);
+    }
+
     fn ended(&mut self, ended: Result<(Id, Done), JoinError>) {
         let done = match ended {
             Ok((id, done)) => {
@@ -223,6 +273,14 @@ impl Driver {
                     let text = format!("the check itself failed: {error}");
                     Done::Checked { node, result: Err(AdminProblem { reason: "internal", text }) }
                 }
+                Some(Task::Errand { id, is_ban: false }) => {
+                    Done::Errand { id, result: ErrandResult::Fetched(nothing_observed(self.clock)) }
+                }
+                Some(Task::Errand { id, is_ban: true }) => {
+                    let text = format!("the ban itself failed: {error}");
+                    let problem = AdminProblem { reason: "internal", text };
+                    Done::Errand { id, result: ErrandResult::Banned(Err(problem)) }
+                }
             },
         };
         let now = self.clock.now();
@@ -236,6 +294,9 @@ impl Driver {
                     (None, _) => {}
                 }
                 self.engine.handle(Input::Fetched { id, observation }, now);
+            }
+            Done::Errand { id, result } => {
+                self.engine.handle(Input::ErrandDone { id, result }, now);
             }
             Done::Checked { node, result } => {
                 self.engine.handle(Input::AdminChecked { node, result }, now);

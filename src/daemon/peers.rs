@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use crate::admin;
 use crate::clock::Clock;
 use crate::config::{
     AdminPlace, AdminSettings, Config, Node, Origin, SecretSettings, ServerAddress,
 };
 use crate::model::{NodeName, OriginName};
+use crate::protocol::Command;
 use crate::probe::{Destination, Options};
 use crate::systemd::{CredentialError, Credentials};
 
@@ -170,6 +173,24 @@ impl AdminPeer {
             Some(client) => client.clone(),
             None => admin::Client::new(self.target.clone(), self.options.clone()),
         }
+    }
+}
+
+impl AdminPeer {
+    /// Sends one ban, on a connection of its own, so that what keeps new ones out is noticed; with
+    /// a varnishd that dials in, on the one that there is. Takes no longer than three steps may:
+    /// connecting, authenticating, the reply.
+    ///
+    /// # Errors
+    /// [`admin::AdminError`]; its outcome says whether the ban may have been taken all the same.
+    pub async fn ban(&self, ban: Command) -> Result<(), admin::AdminError> {
+        let (client, limit) = (self.client(), self.options.reply * 3);
+        let stage = admin::Stage::Command(ban.verb().clone());
+        timeout(limit, client.ban(ban)).await.unwrap_or_else(|_| {
+            let stage = client.stage().unwrap_or(stage);
+            let kind = admin::Kind::Deadline { limit };
+            Err(admin::AdminError { node: self.target.node.clone(), stage, kind })
+        })
     }
 }
 

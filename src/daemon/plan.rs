@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::canary;
 use crate::config::{Config, Endpoint};
 use crate::engine::{NodePlan, OriginPlan, Plan, WatchPlan};
 use crate::verdict::Target;
@@ -19,6 +20,7 @@ pub fn plan(config: &Config) -> Plan {
             .map(|node| NodePlan {
                 name: node.name.clone(),
                 admin_interval: node.admin.as_ref().map(|admin| admin.interval),
+                canary: canary::plan(config, node),
             })
             .collect(),
         watches: config.endpoints.iter().flat_map(watch_plans).collect(),

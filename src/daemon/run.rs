@@ -16,7 +16,7 @@ use crate::admin::LABELS;
 use crate::clock::{Clock, random_seed};
 use crate::config::{Config, Loaded, load};
 use crate::engine::Engine;
-use crate::expose::{self, BindError, Limits, Metrics, Question, Readiness, StoreHealth, Surface};
+use crate::expose::{self, BindError, CanaryBoard, Limits, Metrics, Question, Readiness, StoreHealth, Surface};
 use crate::store::{Fault, Store};
 use crate::systemd::{Credentials, Notifier, Watchdog};
 
@@ -71,7 +71,8 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
 
     let (asker, questions) = mpsc::channel(QUESTIONS);
     let readiness = Readiness::starting();
-    let surface = surface(&metrics, &store, asker, readiness.clone(), clock);
+    let canaries = CanaryBoard::default();
+    let surface = surface(&metrics, &store, asker, readiness.clone(), canaries.clone(), clock);
     let listener = Listener::start(listener, surface)?;
 
     let mut daemon = Daemon {
@@ -82,6 +83,7 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
         clock,
         store,
         metrics,
+        canaries,
         driver,
         notifier: notifier(),
     };
@@ -111,6 +113,7 @@ struct Daemon {
     clock: Clock,
     store: Arc<Store>,
     metrics: Arc<Metrics>,
+    canaries: CanaryBoard,
     driver: Driver,
     notifier: Notifier,
 }
@@ -152,6 +155,10 @@ impl Daemon {
                 journal::admin_changed(&node, up, problem.as_deref());
             }
             Event::BecameFresh { node, after } => self.metrics.record_time_to_fresh(&node, after),
+            Event::ServeCanary { node, body } => self.canaries.serve(&node, body),
+            Event::CanaryChanged { node, up, problem } => {
+                journal::canary_changed(&node, up, problem.as_deref());
+            }
             Event::Idle => {}
         }
     }
@@ -198,6 +205,7 @@ impl Daemon {
             warn!("[daemon] has changed: that needs a restart, and is left as it was");
         }
         watch_names(&self.metrics, &config);
+        self.canaries.retain(config.nodes.iter().filter(|n| n.canary.is_some()).map(|n| &n.name));
         self.driver.replan(plan(&config), Arc::clone(&self.peers));
         self.config = Config { daemon: self.config.daemon.clone(), ..config };
         true
@@ -252,6 +260,7 @@ fn surface(
     store: &Arc<Store>,
     questions: mpsc::Sender<Question>,
     readiness: Readiness,
+    canaries: CanaryBoard,
     clock: Clock,
 ) -> Arc<Surface> {
     let store = Arc::clone(store);
@@ -269,6 +278,7 @@ fn surface(
         metrics: Arc::clone(metrics),
         questions,
         readiness,
+        canaries,
         clock,
         before_scrape: Some(Box::new(before_scrape)),
     })

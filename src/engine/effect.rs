@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::admin::AdminProblem;
+use super::errand::{Errand, ErrandId, ErrandResult};
 use super::plan::Plan;
 use super::record::Record;
 use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName};
+use crate::verdict::proof::Proof;
 use crate::verdict::{FetchRequest, Observation, Transition};
 
 /// Names one fetch that is under way. Never used twice.
@@ -40,6 +42,13 @@ pub enum Input {
         node: NodeName,
         /// Whether the port let us in and answered.
         result: Result<(), AdminProblem>,
+    },
+    /// An errand ended. Every errand that was put out must be answered once.
+    ErrandDone {
+        /// Which.
+        id: ErrandId,
+        /// What came of it.
+        result: ErrandResult,
     },
     /// There is another plan.
     Replan(Plan),
@@ -94,5 +103,35 @@ pub enum Output {
         /// The time from the first sight of the origin's change to the round that saw the node
         /// follow it. Zero when the same round saw both.
         after: Duration,
+    },
+    /// Do this for a canary or a remedy and report it.
+    Errand {
+        /// Its name.
+        id: ErrandId,
+        /// What.
+        errand: Errand,
+    },
+    /// Serve this as the canary of the node from now on, before anything that is put out later.
+    ServeCanary {
+        /// The node.
+        node: NodeName,
+        /// The body.
+        body: String,
+    },
+    /// A canary shows that bans work, or do not work any more.
+    CanaryChanged {
+        /// The node.
+        node: NodeName,
+        /// Whether they work.
+        up: bool,
+        /// What is wrong.
+        problem: Option<String>,
+    },
+    /// A ban of the daemon was taken, and this is known of its effect.
+    Proved {
+        /// The node.
+        node: NodeName,
+        /// What is known.
+        proof: Proof,
     },
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::canary::CanaryPlan;
 use crate::model::{EndpointName, NodeName, OriginName, VariantName};
 use crate::verdict::Target;
 
@@ -38,6 +39,8 @@ pub struct NodePlan {
     pub name: NodeName,
     /// How often its admin port is checked; `None` for a node without one.
     pub admin_interval: Option<Duration>,
+    /// Its canary, if it has one.
+    pub canary: Option<CanaryPlan>,
 }
 
 /// One variant of an endpoint.

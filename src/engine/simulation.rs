@@ -72,7 +72,7 @@ fn plan(endpoints: usize, nodes: usize) -> Plan {
         origins: vec![OriginPlan { name: OriginName::new("o").unwrap(), max_rate: 1e6 }],
         nodes: node_names
             .iter()
-            .map(|name| NodePlan { name: name.clone(), admin_interval })
+            .map(|name| NodePlan { name: name.clone(), admin_interval, canary: None })
             .collect(),
         watches: (0..endpoints).map(watch).collect(),
         once: false,
@@ -145,6 +145,10 @@ impl World {
                         self.states.push((self.seconds(), node.to_string(), transition.to));
                     }
                     Output::BecameFresh { after, .. } => self.to_fresh.push(after),
+                    Output::Errand { .. }
+                    | Output::ServeCanary { .. }
+                    | Output::CanaryChanged { .. }
+                    | Output::Proved { .. } => panic!("nothing of the kind is planned"),
                     Output::Record(record) => self.records.push(record),
                     Output::AdminChanged { up, .. } => self.admin.push((self.seconds(), up)),
                 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ServiceLevel;
+use super::{CanaryState, ServiceLevel};
 use crate::model::{EndpointName, NodeName, Timestamp, VariantName, Version};
 use crate::verdict::{ProbeResult, State};
 
@@ -68,6 +68,8 @@ pub struct NodeSnapshot {
     pub node: NodeName,
     /// `None` for a node without an admin address.
     pub admin: Option<AdminState>,
+    /// Its canary; `None` for a node without one.
+    pub canary: Option<CanaryState>,
     /// How soon changes of the origins showed here.
     pub level: ServiceLevel,
 }

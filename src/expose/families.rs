@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::content::Steps;
 use super::metrics::Metrics;
 use super::text::{Family, Value, end, label};
-use crate::engine::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
+use crate::engine::{AdminState, CanaryState, NodeSnapshot, Snapshot, TargetSnapshot};
 use crate::verdict::{ProbeResult, State};
 
 const ENDPOINTS: Family = Family::gauge("purgewatch_endpoints", "How many endpoints are watched.");
@@ -84,6 +84,15 @@ const ADMIN_FAILURES: Family = Family::counter(
     "Checks of the node's admin port that failed, by reason.",
 );
 
+const CANARY_UP: Family = Family::gauge(
+    "purgewatch_canary_up",
+    "1 when the last ban of the node's canary was proven to work.",
+);
+const CANARY_LAST_PROVEN: Family = Family::gauge(
+    "purgewatch_canary_last_proven_timestamp_seconds",
+    "When a ban of the node's canary was last proven to work.",
+);
+
 /// All families, as steps.
 pub(super) struct Families {
     snapshot: Arc<Snapshot>,
@@ -106,6 +115,7 @@ impl Families {
         metrics.write(&mut own, offset);
         ENDPOINTS.single(&mut own, u64::try_from(snapshot.endpoints).ok().map(Value::Number));
         write_nodes(&mut own, &snapshot.nodes, offset);
+        write_canaries(&mut own, &snapshot.nodes, offset);
         let line = Vec::with_capacity(256);
         Self { snapshot, offset, own, family: 0, target: 0, done: false, line }
     }
@@ -215,4 +225,21 @@ fn write_nodes(out: &mut Vec<u8>, nodes: &[NodeSnapshot], offset: i64) {
             end(out, Value::Number(*count));
         }
     }
+}
+
+fn write_canaries(out: &mut Vec<u8>, nodes: &[NodeSnapshot], offset: i64) {
+    let one = |out: &mut Vec<u8>, family: Family, value: &dyn Fn(&CanaryState) -> Option<Value>| {
+        family.open(out);
+        for node in nodes {
+            if let Some(value) = node.canary.as_ref().and_then(value) {
+                out.extend_from_slice(family.name.as_bytes());
+                out.push(b'{');
+                label(out, "node", node.node.as_str());
+                out.push(b'}');
+                end(out, value);
+            }
+        }
+    };
+    one(out, CANARY_UP, &|canary| canary.up.map(Value::flag));
+    one(out, CANARY_LAST_PROVEN, &|canary| canary.last_proven.map(|at| Value::time(at, offset)));
 }

@@ -13,6 +13,7 @@ use prometheus::{
 use super::process::Process;
 use super::text::{Family, Value, end, label};
 use crate::model::{NodeName, OriginName, Timestamp};
+use crate::verdict::proof::Proof;
 use crate::verdict::{Observation, Outcome, Phase, ProbeResult};
 
 /// Counters and histograms of the process. Every label is a name from the configuration or from a
@@ -23,6 +24,7 @@ pub struct Metrics {
     delay: Histogram,
     time_to_fresh: HistogramVec,
     bans: IntCounterVec,
+    ban_proofs: IntCounterVec,
     origin_probes: IntCounterVec,
     names: RwLock<Names>,
     cells: Mutex<Cells>,
@@ -106,6 +108,9 @@ struct Cells {
     store: Option<StoreHealth>,
 }
 
+/// The labels of [`Proof`].
+const PROOFS: [&str; 4] = ["proven", "replaced", "survived", "unprovable"];
+
 const PHASES: [Phase; 4] = [Phase::Connect, Phase::Tls, Phase::FirstByte, Phase::Body];
 
 const DURATION_BUCKETS: [f64; 13] =
@@ -170,6 +175,11 @@ impl Metrics {
                 "Bans sent to the node, by who asked for them and what came of them.",
                 &["node", "source", "result"],
             ),
+            ban_proofs: counter(
+                "purgewatch_ban_proofs_total",
+                "Bans of the daemon that the node took, by what is known of their effect.",
+                &["node", "result"],
+            ),
             origin_probes: counter(
                 "purgewatch_origin_probes_total",
                 "Fetches from the origin, by what came of them.",
@@ -197,6 +207,9 @@ impl Metrics {
         for node in names.nodes.difference(&nodes) {
             let _ = self.time_to_fresh.remove_label_values(&[node.as_str()]);
             each_ban(node, &|labels| drop(self.bans.remove_label_values(labels)));
+            for result in PROOFS {
+                let _ = self.ban_proofs.remove_label_values(&[node.as_str(), result]);
+            }
         }
         for origin in names.origins.difference(&origins) {
             for result in OriginResult::ALL {
@@ -207,6 +220,9 @@ impl Metrics {
         for node in &nodes {
             self.time_to_fresh.with_label_values(&[node.as_str()]);
             each_ban(node, &|labels| drop(self.bans.with_label_values(labels)));
+            for result in PROOFS {
+                self.ban_proofs.with_label_values(&[node.as_str(), result]);
+            }
         }
         for origin in &origins {
             for result in OriginResult::ALL {
@@ -253,6 +269,14 @@ impl Metrics {
         }
     }
 
+    /// Counts what is known of the effect of a ban.
+    pub fn record_proof(&self, node: &NodeName, proof: &Proof) {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        if names.nodes.contains(node) {
+            self.ban_proofs.with_label_values(&[node.as_str(), proof.label()]).inc();
+        }
+    }
+
     /// Takes note that the configuration was read, at the start or again; `at` is on the program's
     /// own line.
     pub fn record_reload(&self, successful: bool, at: Timestamp) {
@@ -281,11 +305,12 @@ impl Metrics {
         out.push(b'}');
         end(out, Value::Number(1));
         self.write_cells(out, offset);
-        let collectors: [&dyn Collector; 5] = [
+        let collectors: [&dyn Collector; 6] = [
             &self.duration_family,
             &self.delay,
             &self.time_to_fresh,
             &self.bans,
+            &self.ban_proofs,
             &self.origin_probes,
         ];
         for collector in collectors {

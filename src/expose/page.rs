@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::engine::{Snapshot, TargetSnapshot};
-use crate::model::format_duration;
+use crate::engine::{NodeSnapshot, Snapshot, TargetSnapshot};
+use crate::model::{Timestamp, format_duration};
 use crate::verdict::State;
 
 /// More rows than this are for programs: the API has them all.
@@ -92,7 +92,7 @@ fn write_summary(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
 
 fn write_nodes(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
     page.push_str(
-        "<h2>Nodes</h2>\n<table>\n<tr><th>node<th>admin port<th>last success<th>problem\n",
+        "<h2>Nodes</h2>\n<table>\n<tr><th>node<th>admin port<th>last success<th>problem<th>canary<th>last proven<th>problem\n",
     );
     for node in snapshot.nodes.iter().take(ROWS) {
         let (class, text) = match node.admin.as_ref().map(|admin| admin.up) {
@@ -106,16 +106,35 @@ fn write_nodes(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
             let ago = format_duration(whole_seconds(snapshot.taken.since(at)));
             format!("{ago} ago")
         });
-        writeln!(
+        write!(
             page,
             "<tr><td>{}<td class=\"state {class}\">{text}<td>{}<td>{}",
             Escaped(node.node.as_str()),
             last.unwrap_or_default(),
             Escaped(admin.and_then(|admin| admin.problem.as_deref()).unwrap_or_default()),
         )?;
+        write_canary(page, node, snapshot.taken)?;
     }
     page.push_str("</table>\n");
     Ok(())
+}
+
+fn write_canary(page: &mut String, node: &NodeSnapshot, taken: Timestamp) -> std::fmt::Result {
+    let canary = node.canary.as_ref();
+    let (class, text) = match canary.map(|canary| canary.up) {
+        None => ("unknown", "not configured"),
+        Some(None) => ("unknown", "not sent yet"),
+        Some(Some(true)) => ("up", "proven"),
+        Some(Some(false)) => ("down", "failed"),
+    };
+    let last = canary.and_then(|canary| canary.last_proven);
+    let last = last.map(|at| format!("{} ago", format_duration(whole_seconds(taken.since(at)))));
+    writeln!(
+        page,
+        "<td class=\"state {class}\">{text}<td>{}<td>{}",
+        last.unwrap_or_default(),
+        Escaped(canary.and_then(|canary| canary.problem.as_deref()).unwrap_or_default()),
+    )
 }
 
 fn write_targets(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {

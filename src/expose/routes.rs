@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::connection::Busy;
 use super::content::{Chunks, Content};
 use super::families::Families;
-use super::{Limits, Metrics, page, status};
+use super::{CANARY_HEADER, CanaryBoard, Limits, Metrics, page, status};
 use crate::clock::Clock;
 use crate::engine::Snapshot;
 
@@ -63,6 +63,8 @@ pub struct Surface {
     pub questions: mpsc::Sender<Question>,
     /// What `/-/ready` says.
     pub readiness: Readiness,
+    /// What is served as the canaries of nodes.
+    pub canaries: CanaryBoard,
     /// The program's own line of time.
     pub clock: Clock,
     /// Called before each scrape, to bring `metrics` up to date with what is not pushed to it,
@@ -94,6 +96,9 @@ pub(super) struct Router {
     /// readers at once cost the daemon's loop one snapshot.
     latest: Mutex<Weak<Snapshot>>,
 }
+
+/// The node's name follows.
+const CANARY_PATH: &str = "/canary/";
 
 /// So old may a shared snapshot be, in milliseconds.
 const SHARED_MILLIS: u128 = 250;
@@ -140,6 +145,7 @@ impl Router {
             }
             "/-/healthy" => self.healthy(busy).await,
             "/-/ready" => self.ready(busy),
+            path if path.starts_with(CANARY_PATH) => self.canary(path, busy),
             _ => plain(
                 StatusCode::NOT_FOUND,
                 "nothing is here; there are /metrics, /api/v1/status, /-/healthy, /-/ready and /\n",
@@ -193,6 +199,20 @@ impl Router {
             }
             Err(NotNow) => not_now(busy),
         }
+    }
+
+    /// The object that a node caches, and that is banned there: see [`CanaryBoard`].
+    fn canary(&self, path: &str, busy: Busy) -> Answer {
+        let segment = path.strip_prefix(CANARY_PATH).unwrap_or_default();
+        let name = HeaderValue::from_str(segment);
+        let (Some(body), Ok(name)) = (self.surface.canaries.body(segment), name) else {
+            return plain(StatusCode::NOT_FOUND, "no canary of this name is served here\n", busy);
+        };
+        let mut answer = typed(StatusCode::OK, "text/plain; charset=utf-8", body, (busy, None));
+        let headers = answer.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=86400"));
+        headers.insert(HeaderName::from_static(CANARY_HEADER), name);
+        answer
     }
 
     async fn healthy(&self, busy: Busy) -> Answer {

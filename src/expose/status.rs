@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::content::Steps;
-use crate::engine::{AdminState, NodeSnapshot, STEPS, Snapshot, TargetSnapshot, Window};
+use crate::engine::{AdminState, CanaryState, NodeSnapshot, STEPS, Snapshot, TargetSnapshot, Window};
 use crate::model::Timestamp;
 use crate::verdict::ProbeResult;
 
@@ -77,6 +77,8 @@ pub struct Node<'a> {
     pub node: Cow<'a, str>,
     /// Its admin port; `null` when none is configured.
     pub admin: Option<Admin<'a>>,
+    /// Its canary; `null` when none is configured.
+    pub canary: Option<Canary<'a>>,
     /// How soon changes of the origins showed here in the last 24 hours.
     pub day: Changes,
     /// The same for the last seven days.
@@ -104,6 +106,17 @@ pub struct Admin<'a> {
     /// Checks that failed, by reason.
     pub failures: BTreeMap<Cow<'a, str>, u64>,
     /// The last failure in words, while it lasts.
+    pub problem: Option<Cow<'a, str>>,
+}
+
+/// What the canary of a node showed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Canary<'a> {
+    /// Whether the last round proved that bans work; `null` before the first one ended.
+    pub up: Option<bool>,
+    /// When a round last proved it.
+    pub last_proven: Option<f64>,
+    /// What the last round showed instead, in words.
     pub problem: Option<Cow<'a, str>>,
 }
 
@@ -138,9 +151,15 @@ impl<'a> Node<'a> {
             failures: admin.failures.iter().map(|(why, count)| ((*why).into(), *count)).collect(),
             problem: admin.problem.as_deref().map(Into::into),
         };
+        let canary = |canary: &'a CanaryState| Canary {
+            up: canary.up,
+            last_proven: canary.last_proven.map(|at| at.shifted(offset).as_seconds()),
+            problem: canary.problem.as_deref().map(Into::into),
+        };
         Self {
             node: node.node.as_str().into(),
             admin: node.admin.as_ref().map(admin),
+            canary: node.canary.as_ref().map(canary),
             day: Changes::of(&node.level.day, offset),
             week: Changes::of(&node.level.week, offset),
         }

@@ -104,6 +104,21 @@ impl Default for VariantName {
 }
 
 impl NodeName {
+    /// The name as it stands in the path of a URL: what is not ASCII is percent-encoded
+    /// (RFC 3986 section 2.1). No two names have the same.
+    #[must_use]
+    pub fn url_segment(&self) -> String {
+        let mut segment = String::with_capacity(self.0.len());
+        for byte in self.0.bytes() {
+            if byte.is_ascii() {
+                segment.push(char::from(byte));
+            } else {
+                segment.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        segment
+    }
+
     /// The name of a node that was given by its address alone, as on a command line: the
     /// characters of the address that a name cannot hold become `_`.
     #[must_use]
@@ -129,6 +144,12 @@ mod tests {
         assert_eq!(NodeName::new("a\u{1b}[31m"), Err(NameError::Character { found: '\u{1b}' }));
         let long = "x".repeat(129);
         assert_eq!(NodeName::new(&long), Err(NameError::TooLong { limit: 128, got: 129 }));
+    }
+
+    #[test]
+    fn a_name_stands_in_a_path() {
+        assert_eq!(NodeName::new("cache-01.ams:6081").unwrap().url_segment(), "cache-01.ams:6081");
+        assert_eq!(NodeName::new("köln").unwrap().url_segment(), "k%C3%B6ln");
     }
 
     #[test]

@@ -95,6 +95,7 @@ fn serve_snapshots(clock: Clock, snapshot: Snapshot) -> SocketAddr {
             let nodes: Vec<_> = snapshot.nodes.iter().map(|n| n.node.clone()).collect();
             metrics.watch(&nodes, &[OriginName::new("rec-api").unwrap()]);
             let surface = Surface {
+                canaries: CanaryBoard::default(),
                 metrics,
                 questions,
                 readiness: Readiness::starting(),

@@ -47,6 +47,7 @@ impl Listener {
         let (tell, told) = std::sync::mpsc::channel();
         let (questions, mut asked) = mpsc::channel(1);
         let surface = Surface {
+            canaries: CanaryBoard::default(),
             metrics: Arc::clone(&metrics),
             questions,
             readiness: readiness.clone(),
