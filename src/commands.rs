@@ -13,6 +13,7 @@ mod exit;
 mod fleet;
 pub mod log;
 pub mod output;
+mod proof;
 mod rules;
 mod run;
 mod subject;

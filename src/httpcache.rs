@@ -8,5 +8,5 @@ mod trace;
 mod validator;
 
 pub use freshness::{RETRY_AFTER_LIMIT, age, date, retry_after};
-pub use trace::{CacheKind, cache_kind, transaction};
+pub use trace::{CacheKind, cache_kind, tiers, transaction};
 pub use validator::{EntityTag, http_date, last_modified};

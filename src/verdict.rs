@@ -8,6 +8,7 @@ mod compare;
 mod comparison;
 mod history;
 mod observation;
+pub mod proof;
 mod state;
 
 pub use compare::{Compare, CompareError};

@@ -40,6 +40,12 @@ pub fn transaction(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     ids.next().is_none().then_some((request, fetch))
 }
 
+/// How many caches left a line of [`transaction`]: two or more where one stands behind another.
+#[must_use]
+pub fn tiers(headers: &HeaderMap) -> usize {
+    transaction_lines(headers).count()
+}
+
 /// Whether the answer came through Varnish or Vinyl Cache, as far as it tells: by the header of
 /// [`transaction`], whatever its value, or by a `Via` that names either (RFC 9110 section 7.6.3).
 ///

@@ -127,6 +127,13 @@ impl Destination {
         Observation { started, finished: self.clock.now(), phases: progress.finish(), outcome }
     }
 
+    /// The header fields that [`fetch`](Self::fetch) sends with this request, `Host` among them;
+    /// `None` when it cannot be sent.
+    #[must_use]
+    pub fn headers_of(&self, request: &FetchRequest) -> Option<HeaderMap> {
+        request::build(request, &self.options.user_agent).map(|message| message.headers().clone())
+    }
+
     async fn exchange(
         &self,
         request: &FetchRequest,

@@ -7,9 +7,11 @@ use serde::Serialize;
 use super::super::Exit;
 use super::super::config_file::counted;
 use super::super::output::{Output, complain, complain_verbatim, json_line};
+use super::super::proof::{self, Plan};
 use super::super::target::Chosen;
 use super::send::{NodeReport, State};
 use super::source::{Ban, Bans};
+use super::verify::Unmatched;
 use crate::ban::Warning;
 
 /// So many failing bans are named for a node; the rest are counted.
@@ -104,13 +106,38 @@ pub(super) fn planned_lines(output: &mut Output, bans: &Bans, chosen: &Chosen) {
                 retried: 0,
                 seconds: 0.0,
                 failures: Vec::new(),
+                proofs: Vec::new(),
             },
         }));
     }
 }
 
+/// What a node took and what was proven, as lines for people.
+pub(super) fn told(bans: &Bans, plan: Option<&Plan>, report: &NodeReport) -> Vec<String> {
+    let proofs = plan.into_iter().flat_map(|plan| {
+        report.proofs.iter().filter_map(|attested| proof::line(plan, &report.node, attested))
+    });
+    taken(bans, report).into_iter().chain(proofs).collect()
+}
+
+/// Says why nothing was sent: bans that cannot match what they are to be proven with.
+pub(super) fn unmatched(bans: &Bans, unmatched: &[Unmatched]) {
+    let subject = match bans.bans.len() {
+        1 => "the ban".to_owned(),
+        more => format!("none of the {more} bans"),
+    };
+    let verb = if bans.bans.len() == 1 { "cannot match" } else { "can match" };
+    for Unmatched { node, title, reason } in unmatched {
+        fail(&format!(
+            "{node}: refused (cannot-match): {subject} {verb} {title} as this node serves it: \
+             {reason}; --verify-anyway sends it all the same"
+        ));
+    }
+    complain("nothing was sent");
+}
+
 /// How many bans a node took, as a line for people.
-pub(super) fn taken(bans: &Bans, report: &NodeReport) -> Option<String> {
+fn taken(bans: &Bans, report: &NodeReport) -> Option<String> {
     let taken = report.taken();
     match (bans.bans.as_slice(), taken) {
         ([ban], 1) => Some(format!("{}: taken: {}\n", report.node, ban.shown())),
@@ -120,8 +147,8 @@ pub(super) fn taken(bans: &Bans, report: &NodeReport) -> Option<String> {
 }
 
 /// The result of a node as a line for programs.
-pub(super) fn line(bans: &Bans, report: &NodeReport) -> String {
-    let mut item = node_item(report);
+pub(super) fn line(bans: &Bans, plan: Option<&Plan>, report: &NodeReport) -> String {
+    let mut item = node_item(plan, report);
     for failure in &mut item.failures {
         let ban = bans.bans.get(failure.ban);
         failure.line = ban.and_then(|ban| ban.line);
@@ -137,11 +164,14 @@ pub(super) fn line(bans: &Bans, report: &NodeReport) -> String {
 }
 
 /// Says what failed, on stderr.
-pub(super) fn failed(bans: &Bans, chosen: &Chosen, reports: &[NodeReport]) {
+pub(super) fn failed(bans: &Bans, chosen: &Chosen, plan: Option<&Plan>, reports: &[NodeReport]) {
     let mut lost = false;
     for report in reports {
         failures_of(report, bans);
-        lost |= matches!(report.exit(), Exit::Unreachable | Exit::Secret);
+        if let Some(plan) = plan {
+            proof::show(plan, &report.node, &report.proofs, fail, |text| complain(text));
+        }
+        lost |= matches!(report.exit_of_bans(), Exit::Unreachable | Exit::Secret);
     }
     if let Some(hint) = chosen.hint().filter(|_| lost) {
         complain(hint);
@@ -233,6 +263,11 @@ impl NodeReport {
 
     /// The exit status that this node alone would give.
     pub(super) fn exit(&self) -> Exit {
+        let proofs = self.proofs.iter().map(|attested| proof::exit(&attested.proof));
+        proofs.fold(self.exit_of_bans(), Exit::max)
+    }
+
+    fn exit_of_bans(&self) -> Exit {
         Exit::of_nodes(
             self.states.iter().map(|state| state.failure().map_or(Exit::Done, |f| f.exit())),
         )
@@ -249,6 +284,9 @@ pub(super) struct Document<'a> {
     dry_run: bool,
     interrupted: bool,
     bans: Vec<BanItem<'a>>,
+    /// Why nothing was sent: what the bans are to be proven with, and cannot match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unmatched: Vec<UnmatchedItem<'a>>,
     nodes: Vec<NodeItem<'a>>,
 }
 
@@ -298,6 +336,17 @@ struct NodeItem<'a> {
     retried: u32,
     seconds: f64,
     failures: Vec<FailureItem<'a>>,
+    /// What was proven, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    proofs: Vec<proof::Item>,
+}
+
+/// An object that no ban can match, as a program reads it.
+#[derive(Debug, Serialize)]
+struct UnmatchedItem<'a> {
+    node: &'a str,
+    url: &'a str,
+    message: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -317,6 +366,7 @@ struct FailureItem<'a> {
 impl<'a> Document<'a> {
     pub(super) fn new(
         bans: &'a Bans,
+        plan: Option<&Plan>,
         reports: &'a [NodeReport],
         exit: Exit,
         dry_run: bool,
@@ -328,8 +378,20 @@ impl<'a> Document<'a> {
             dry_run,
             interrupted: exit == Exit::Interrupted,
             bans: bans.bans.iter().map(ban_item).collect(),
-            nodes: reports.iter().map(node_item).collect(),
+            unmatched: Vec::new(),
+            nodes: reports.iter().map(|report| node_item(plan, report)).collect(),
         }
+    }
+
+    /// The same, when nothing was sent because no ban can match these.
+    pub(super) fn with_unmatched(mut self, unmatched: &'a [Unmatched]) -> Self {
+        let item = |Unmatched { node, title, reason }: &'a Unmatched| UnmatchedItem {
+            node: node.as_str(),
+            url: title,
+            message: reason,
+        };
+        self.unmatched = unmatched.iter().map(item).collect();
+        self
     }
 }
 
@@ -352,7 +414,7 @@ fn ban_item(ban: &Ban) -> BanItem<'_> {
     }
 }
 
-fn node_item(report: &NodeReport) -> NodeItem<'_> {
+fn node_item<'a>(plan: Option<&Plan>, report: &'a NodeReport) -> NodeItem<'a> {
     let failures: Vec<FailureItem<'_>> = report
         .states
         .iter()
@@ -380,5 +442,6 @@ fn node_item(report: &NodeReport) -> NodeItem<'_> {
         retried: report.retried,
         seconds: report.took.as_secs_f64(),
         failures,
+        proofs: plan.map(|plan| proof::items(plan, &report.proofs)).unwrap_or_default(),
     }
 }
