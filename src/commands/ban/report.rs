@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::Exit;
 use super::super::config_file::counted;
-use super::super::output::{Output, complain, complain_verbatim, json_line};
+use super::super::output::{self, Output, complain, json_line};
 use super::super::proof::{self, Plan};
 use super::super::target::Chosen;
 use super::send::{NodeReport, State};
@@ -247,13 +247,8 @@ fn times(count: u32) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
-/// A diagnostic that fails the command; on GitHub also one that shows at the top of the run.
 fn fail(text: &str) {
-    complain(text);
-    if std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true") {
-        let data = text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
-        complain_verbatim(format_args!("::error title=purgewatch ban::{data}\n"));
-    }
+    output::fail("ban", text);
 }
 
 impl NodeReport {

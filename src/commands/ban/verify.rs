@@ -7,8 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::super::Exit;
-use super::super::fleet::{End, Progress, Work, on_each};
-use super::super::proof::{Attested, Named, Peers, Plan, Witness, looked_at};
+use super::super::proof::{Attested, Named, Peers, Plan, Seen, Witness, look_at_all};
 use super::super::target::Chosen;
 use super::Arguments;
 use super::source::Bans;
@@ -69,17 +68,8 @@ pub(super) fn look(
 ) -> io::Result<(Verification, Vec<Unmatched>, bool)> {
     let peers = Peers::new(&plan);
     let names: Vec<_> = chosen.nodes.iter().map(|node| node.target.node.clone()).collect();
-    let works = names.iter().enumerate().map(|(node, name)| Look {
-        plan: &plan,
-        node: peers.node(node),
-        watches: plan.watches_of(name),
-        seen: Vec::new(),
-    });
-    let steps = works.len();
-    let progress = Progress::new(names.clone(), "look", "seen", steps);
     // A node that does not answer must not use up the time of the bans.
-    let limit = total / 2;
-    let outcome = on_each(works.collect(), limit, &progress, |_| {})?;
+    let outcome = look_at_all(&plan, &peers, &names, total / 2)?;
     let matchers: Vec<Option<Matcher>> = bans
         .bans
         .iter()
@@ -90,10 +80,10 @@ pub(super) fn look(
     for (node, seen) in outcome.reports.into_iter().enumerate() {
         let (Some(name), Some(destination)) = (names.get(node), peers.node(node)) else { continue };
         let mut looked = Vec::new();
-        for (watch, before, observation) in seen {
+        for Seen { watch, before, observation } in seen {
             let Some(target) = plan.watches.get(watch) else { continue };
             let request = FetchRequest::new(target.target.clone());
-            let judged = judge(&matchers, destination, &request, &observation, total);
+            let judged = judge(&matchers, destination, &request, observation.as_ref(), total);
             let bans = match judged {
                 Ok(bans) => bans,
                 Err(reason) => {
@@ -114,11 +104,11 @@ fn judge(
     matchers: &[Option<Matcher>],
     node: &Destination,
     request: &FetchRequest,
-    observation: &Observation,
+    observation: Option<&Observation>,
     until_ban: Duration,
 ) -> Result<Vec<usize>, String> {
     let all = || (0..matchers.len()).collect();
-    let Some(answer) = observation.answer() else { return Ok(all()) };
+    let Some(answer) = observation.and_then(Observation::answer) else { return Ok(all()) };
     let (Some(sent), Some(received)) = (node.headers_of(request), answer.headers.as_deref()) else {
         return Ok(all());
     };
@@ -211,33 +201,5 @@ impl Arguments {
         }
         let names: Vec<_> = chosen.nodes.iter().map(|node| node.target.node.clone()).collect();
         Plan::new(&self.evidence, named, chosen.config.as_ref(), &names).map(Some)
-    }
-}
-
-/// One node, before the ban.
-struct Look<'a> {
-    plan: &'a Plan,
-    node: Option<&'a Destination>,
-    watches: Vec<usize>,
-    seen: Vec<(usize, Before, Observation)>,
-}
-
-impl Work for Look<'_> {
-    type Report = Vec<(usize, Before, Observation)>;
-
-    async fn run(&mut self) {
-        let (plan, node) = (self.plan, self.node);
-        let looks = self.watches.iter().filter_map(|&at| {
-            let (watch, node) = (plan.watches.get(at)?, node?);
-            Some(async move {
-                let (before, observation) = looked_at(watch, node).await;
-                (at, before, observation)
-            })
-        });
-        self.seen = join_all(looks).await;
-    }
-
-    fn report(&mut self, _: Option<End>) -> Self::Report {
-        std::mem::take(&mut self.seen)
     }
 }

@@ -64,7 +64,7 @@ pub(in super::super) struct Plan {
     pub(in super::super) watches: Vec<Watch>,
     pub(in super::super) limits: ProofLimits,
     /// In the order of the nodes.
-    pub(super) nodes: Vec<Peer>,
+    pub(in super::super) nodes: Vec<Peer>,
     pub(super) origins: Vec<Peer>,
 }
 
@@ -82,8 +82,8 @@ pub(in super::super) struct Watch {
 
 /// A server that is fetched from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Peer {
-    pub(super) address: ServerAddress,
+pub(in super::super) struct Peer {
+    pub(in super::super) address: ServerAddress,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) connections: usize,
 }
@@ -100,7 +100,7 @@ impl Plan {
         names: &[NodeName],
     ) -> Result<Self, Exit> {
         let nodes = evidence.nodes(config, names)?;
-        let limits = ProofLimits { within: evidence.within, rounds: evidence.rounds };
+        let limits = ProofLimits { within: evidence.within, rounds: evidence.rounds, grace: false };
         let mut plan = Self { watches: Vec::new(), limits, nodes, origins: Vec::new() };
         let given = evidence.given(&mut plan)?;
         for url in named.urls {
@@ -215,6 +215,18 @@ impl Given {
 }
 
 impl Evidence {
+    /// The nodes that are named by their addresses alone.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`], after it was said what is wrong.
+    pub(in super::super) fn names(&self) -> Result<Vec<NodeName>, Exit> {
+        let name = |text: &String| {
+            let address = server(text, "--node-http")?.address;
+            Ok(NodeName::from_address(&address.to_string()))
+        };
+        self.node_http.iter().map(name).collect()
+    }
+
     /// Whether an argument was given that has no use without a URL to prove.
     pub(in super::super) fn is_given(&self) -> bool {
         !self.node_http.is_empty() || self.origin.is_some() || !self.fetch_header.is_empty()

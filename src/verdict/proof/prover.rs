@@ -21,6 +21,9 @@ pub struct ProofLimits {
     pub within: Duration,
     /// How often the invalidation is made at most, the first one included.
     pub rounds: u32,
+    /// Whether the old object may be served for some time yet, as after a soft purge, which leaves
+    /// it to grace.
+    pub grace: bool,
 }
 
 /// What to do next.
@@ -128,7 +131,12 @@ impl Prover {
             return Step::Done(Proof::Unprovable(Obstacle::NotACache));
         }
         if let Sameness::Same(basis) = same {
-            return Step::Done(Proof::Survived(Survival::SameObject { basis }));
+            let survived = Proof::Survived(Survival::SameObject { basis });
+            return if self.limits.grace {
+                self.later(survived, now)
+            } else {
+                Step::Done(survived)
+            };
         }
         let Some(origin) = &self.origin else { return self.uncompared(Uncompared::NoOrigin) };
         match compare(origin, &sight, None, self.is_from_before(&sight)) {

@@ -8,7 +8,7 @@ use super::*;
 use crate::model::{Mark, Timestamp, Version};
 use crate::verdict::{Sight, Unversioned};
 
-const LIMITS: ProofLimits = ProofLimits { within: Duration::from_secs(9), rounds: 3 };
+const LIMITS: ProofLimits = ProofLimits { within: Duration::from_secs(9), rounds: 3, grace: false };
 
 fn at(millis: u64) -> Timestamp {
     Timestamp::from_millis(1_000_000 + millis)
@@ -207,6 +207,16 @@ fn an_origin_that_fails_is_asked_again_and_then_done_without() {
             assert_eq!(step, done(Proof::Replaced { basis: Basis::Ids, why }));
         }
     }
+}
+
+#[test]
+fn a_soft_purge_may_serve_the_old_object_once_more() {
+    let limits = ProofLimits { grace: true, ..LIMITS };
+    let (mut prover, _) = Prover::begin(cached(), false, limits, at(0));
+    assert_eq!(prover.node(served("a", Some(3)), at(1)), Step::Pause { until: at(101) });
+    assert_eq!(prover.waited(), Step::AskNode);
+    assert_eq!(prover.node(served("b", Some(4)), at(101)), replaced(Basis::Ids));
+    assert_eq!(prover.node(served("a", Some(3)), at(8_990)), SAME);
 }
 
 #[test]
