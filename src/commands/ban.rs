@@ -3,6 +3,7 @@
 mod report;
 mod send;
 mod source;
+mod tested;
 mod verify;
 
 use std::ffi::OsString;
@@ -99,6 +100,10 @@ pub(super) struct Arguments {
     /// Send the ban also when it cannot match what is to be proven
     #[arg(long, help_heading = "Proof")]
     verify_anyway: bool,
+    /// Wait until every object in the cache was tested against the bans: proof from inside, which
+    /// needs no HTTP and covers the whole cache
+    #[arg(long, help_heading = "Proof")]
+    until_tested: bool,
     #[command(flatten)]
     evidence: Evidence,
     #[command(flatten)]
@@ -164,7 +169,7 @@ impl Arguments {
 
     /// Whether proof is asked for.
     fn is_to_be_proven(&self) -> bool {
-        !self.verify.is_empty() || !self.verify_endpoint.is_empty()
+        !self.verify.is_empty() || !self.verify_endpoint.is_empty() || self.until_tested
     }
 
     /// Looks at what is to be proven, and refuses bans that cannot match it.
@@ -202,7 +207,8 @@ impl Arguments {
         total: Duration,
     ) -> io::Result<Outcome<NodeReport>> {
         let (retries, repeat_after) = (self.retries, self.repeat_after);
-        let limits = Limits { total, retries, repeat_after };
+        let until_tested = self.until_tested.then(|| self.evidence.within().min(total));
+        let limits = Limits { total, retries, repeat_after, until_tested };
         let plan = verification.map(|verification| &verification.plan);
         let names: Vec<_> = chosen.nodes.iter().map(|node| node.target.node.clone()).collect();
         let steps = names.len() * bans.bans.len();

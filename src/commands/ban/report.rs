@@ -11,6 +11,7 @@ use super::super::proof::{self, Plan};
 use super::super::target::Chosen;
 use super::send::{NodeReport, State};
 use super::source::{Ban, Bans};
+use super::tested::{Tested, TestedItem};
 use super::verify::Unmatched;
 use crate::ban::Warning;
 
@@ -107,6 +108,7 @@ pub(super) fn planned_lines(output: &mut Output, bans: &Bans, chosen: &Chosen) {
                 seconds: 0.0,
                 failures: Vec::new(),
                 proofs: Vec::new(),
+                tested: None,
             },
         }));
     }
@@ -117,7 +119,9 @@ pub(super) fn told(bans: &Bans, plan: Option<&Plan>, report: &NodeReport) -> Vec
     let proofs = plan.into_iter().flat_map(|plan| {
         report.proofs.iter().filter_map(|attested| proof::line(plan, &report.node, attested))
     });
-    taken(bans, report).into_iter().chain(proofs).collect()
+    let tested = report.tested.iter().filter(|tested| tested.exit() == Exit::Done);
+    let tested = tested.map(|tested| format!("{}: tested: {tested}\n", report.node));
+    taken(bans, report).into_iter().chain(proofs).chain(tested).collect()
 }
 
 /// Says why nothing was sent: bans that cannot match what they are to be proven with.
@@ -170,6 +174,9 @@ pub(super) fn failed(bans: &Bans, chosen: &Chosen, plan: Option<&Plan>, reports:
         failures_of(report, bans);
         if let Some(plan) = plan {
             proof::show(plan, &report.node, &report.proofs, fail, |text| complain(text));
+        }
+        if let Some(tested) = report.tested.as_ref().filter(|t| t.exit() != Exit::Done) {
+            fail(&format!("{}: not proven: {tested}", report.node));
         }
         lost |= matches!(report.exit_of_bans(), Exit::Unreachable | Exit::Secret);
     }
@@ -259,7 +266,8 @@ impl NodeReport {
     /// The exit status that this node alone would give.
     pub(super) fn exit(&self) -> Exit {
         let proofs = self.proofs.iter().map(|attested| proof::exit(&attested.proof));
-        proofs.fold(self.exit_of_bans(), Exit::max)
+        let tested = self.tested.iter().map(Tested::exit);
+        proofs.chain(tested).fold(self.exit_of_bans(), Exit::max)
     }
 
     fn exit_of_bans(&self) -> Exit {
@@ -334,6 +342,9 @@ struct NodeItem<'a> {
     /// What was proven, where that was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     proofs: Vec<proof::Item>,
+    /// Whether the whole cache was tested, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tested: Option<TestedItem>,
 }
 
 /// An object that no ban can match, as a program reads it.
@@ -438,5 +449,6 @@ fn node_item<'a>(plan: Option<&Plan>, report: &'a NodeReport) -> NodeItem<'a> {
         seconds: report.took.as_secs_f64(),
         failures,
         proofs: plan.map(|plan| proof::items(plan, &report.proofs)).unwrap_or_default(),
+        tested: report.tested.as_ref().map(Tested::item),
     }
 }

@@ -13,6 +13,7 @@ use super::super::fleet::{End, Outcome as FleetOutcome, Progress, Work, on_each}
 use super::super::proof::{Attested, Peers};
 use super::super::target::ChosenNode;
 use super::source::Bans;
+use super::tested::{Tested, TestedEnd, Wait};
 use super::verify::{NodeProofs, Verification};
 use crate::admin::{AdminError, Client, Fault, Kind, Options, Outcome, Retry, Stage};
 use crate::ban::{Refusal, ServerVersion};
@@ -30,6 +31,8 @@ pub(super) struct Limits {
     pub(super) total: Duration,
     /// How long after they were taken the bans are sent once more.
     pub(super) repeat_after: Option<Duration>,
+    /// How long to wait until the whole cache was tested, if that is asked for.
+    pub(super) until_tested: Option<Duration>,
     /// How often a node is tried again where that can help.
     pub(super) retries: u32,
 }
@@ -48,6 +51,8 @@ pub(super) struct NodeReport {
     pub(super) took: Duration,
     /// What was found out afterwards, where every ban was taken and proof was asked for.
     pub(super) proofs: Vec<Attested>,
+    /// Whether the whole cache was tested, where every ban was taken and that was asked for.
+    pub(super) tested: Option<Tested>,
 }
 
 /// Where a ban is.
@@ -95,6 +100,7 @@ pub(super) fn send(
 ) -> io::Result<FleetOutcome<NodeReport>> {
     let commands: Vec<Command> = bans.bans.iter().filter_map(|ban| ban.command.clone()).collect();
     let begin = Instant::now();
+    let last = bans.bans.last().and_then(|ban| ban.expression.as_ref());
     let peers = verification.map(|verification| Peers::new(&verification.plan));
     let errand = |(at, node)| Errand {
         node,
@@ -111,6 +117,9 @@ pub(super) fn send(
         retried: 0,
         took: None,
         proofs: verification.zip(peers.as_ref()).map(|(v, peers)| v.of_node(peers, at)),
+        wait: limits.until_tested.map(|within| Wait { last, within }),
+        tested: None,
+        restarted: false,
     };
     on_each(nodes.iter().enumerate().map(errand).collect(), limits.total, progress, on_done)
 }
@@ -136,6 +145,10 @@ struct Errand<'a> {
     retried: u32,
     took: Option<Duration>,
     proofs: Option<NodeProofs<'a>>,
+    wait: Option<Wait<'a>>,
+    tested: Option<Tested>,
+    /// Whether the cache process is another one than before the first ban.
+    restarted: bool,
 }
 
 impl Work for Errand<'_> {
@@ -148,9 +161,7 @@ impl Work for Errand<'_> {
         if self.bans.depend_on_version() {
             self.examine(&client).await;
         }
-        if let Some(proofs) = &mut self.proofs {
-            proofs.note_worker(&client).await;
-        }
+        let worker = self.worker(&client).await;
         self.deliver(&client, start).await;
         if let Some(pause) = self.limits.repeat_after
             && self.are_all_taken()
@@ -173,7 +184,16 @@ impl Work for Errand<'_> {
                 }
                 all
             };
-            proofs.prove(&client, again).await;
+            proofs.prove(again).await;
+        }
+        if let Some(wait) = &self.wait {
+            self.tested = Some(wait.run(&client, self.progress).await);
+        }
+        if worker.is_some() && self.worker(&client).await != worker {
+            self.restarted = true;
+            if let Some(tested) = &mut self.tested {
+                tested.end = TestedEnd::Restarted;
+            }
         }
     }
 
@@ -182,6 +202,8 @@ impl Work for Errand<'_> {
         if let Some(end) = end {
             self.settle(client.as_ref(), end);
         }
+        let cut_short = || self.wait.as_ref().map(|wait| Tested::cut_short(wait.within));
+        let tested = self.tested.take().or_else(cut_short).filter(|_| self.are_all_taken());
         let proofs = self.proofs.take().filter(|_| self.are_all_taken());
         let waited = self.start.map_or(Duration::ZERO, |start| start.elapsed());
         NodeReport {
@@ -190,7 +212,8 @@ impl Work for Errand<'_> {
             states: std::mem::take(&mut self.states),
             retried: self.retried,
             took: self.took.unwrap_or(waited),
-            proofs: proofs.map(NodeProofs::attest).unwrap_or_default(),
+            proofs: proofs.map(|proofs| proofs.attest(self.restarted)).unwrap_or_default(),
+            tested,
         }
     }
 }
@@ -212,6 +235,14 @@ impl Errand<'_> {
             pause = (pause * 2).min(LONGEST_PAUSE);
             self.retried += 1;
         }
+    }
+
+    /// The process id of the cache process, where something is to be proven.
+    async fn worker(&self, client: &Client) -> Option<u32> {
+        if self.proofs.is_none() && self.wait.is_none() {
+            return None;
+        }
+        client.pids().await.ok().and_then(|pids| pids.worker)
     }
 
     fn are_all_taken(&self) -> bool {

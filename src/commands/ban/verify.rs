@@ -11,7 +11,6 @@ use super::super::proof::{Attested, Named, Peers, Plan, Seen, Witness, look_at_a
 use super::super::target::Chosen;
 use super::Arguments;
 use super::source::Bans;
-use crate::admin::Client;
 use crate::ban::matching::{Judgement, Matcher, Object, Request, Seconds, Times, Vantage};
 use crate::model::NodeName;
 use crate::probe::Destination;
@@ -51,9 +50,6 @@ pub(super) struct NodeProofs<'a> {
     peers: &'a Peers,
     node: usize,
     witnesses: Vec<(Witness, &'a [usize])>,
-    /// The cache process before the first ban.
-    worker: Option<u32>,
-    restarted: bool,
 }
 
 /// Looks at everything that is to be proven, at all nodes. The ban follows within `total`.
@@ -142,19 +138,13 @@ impl Verification {
             (Witness::new(looked.watch, Some(looked.before.clone())), looked.bans.as_slice())
         });
         let witnesses = witnesses.collect();
-        let (verification, worker, restarted) = (self, None, false);
-        NodeProofs { verification, peers, node, witnesses, worker, restarted }
+        NodeProofs { verification: self, peers, node, witnesses }
     }
 }
 
 impl NodeProofs<'_> {
-    /// To be called before the first ban.
-    pub(super) async fn note_worker(&mut self, client: &Client) {
-        self.worker = client.pids().await.ok().and_then(|pids| pids.worker);
-    }
-
     /// Looks at everything until it is proven. `again` sends the bans with these numbers once more.
-    pub(super) async fn prove(&mut self, client: &Client, again: impl AsyncFn(&[usize]) -> bool) {
+    pub(super) async fn prove(&mut self, again: impl AsyncFn(&[usize]) -> bool) {
         let Self { verification, peers, node, witnesses, .. } = self;
         let again = &again;
         let looks = witnesses.iter_mut().map(|(witness, bans)| {
@@ -162,15 +152,12 @@ impl NodeProofs<'_> {
             witness.look(&verification.plan, peers, *node, async move || again(bans).await)
         });
         join_all(looks).await;
-        if let (Some(before), Ok(now)) = (self.worker, client.pids().await) {
-            self.restarted = now.worker != Some(before);
-        }
     }
 
-    /// What was found out, or had been until it was cut short.
-    pub(super) fn attest(self) -> Vec<Attested> {
+    /// What was found out, or had been until it was cut short. `restarted` says that the cache
+    /// process is another one than before the first ban.
+    pub(super) fn attest(self, restarted: bool) -> Vec<Attested> {
         let clock = self.peers.clock();
-        let restarted = self.restarted;
         let attest = |(witness, _): (Witness, _)| {
             let mut attested = witness.attest(clock);
             if restarted {

@@ -227,6 +227,11 @@ impl Evidence {
         self.node_http.iter().map(name).collect()
     }
 
+    /// How long to wait for the proof.
+    pub(in super::super) fn within(&self) -> Duration {
+        self.within
+    }
+
     /// Whether an argument was given that has no use without a URL to prove.
     pub(in super::super) fn is_given(&self) -> bool {
         !self.node_http.is_empty() || self.origin.is_some() || !self.fetch_header.is_empty()

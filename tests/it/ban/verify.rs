@@ -2,6 +2,7 @@
 
 mod awkward;
 mod race;
+mod tested;
 
 use std::process::Output;
 use std::thread::sleep;
