@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use sha2::{Digest as _, Sha256};
+
 use super::quote::{QuoteError, SplitError, quote, split};
 use super::reply::Excerpt;
 use super::script::Request;
@@ -67,6 +69,22 @@ impl Verb {
     pub const BAN_LIST: Self = Self(Cow::Borrowed("ban.list"));
     /// Answers a challenge.
     pub const AUTH: Self = Self(Cow::Borrowed("auth"));
+    /// Parameters.
+    pub const PARAM_SHOW: Self = Self(Cow::Borrowed("param.show"));
+    /// The last panic of the cache process.
+    pub const PANIC_SHOW: Self = Self(Cow::Borrowed("panic.show"));
+    /// Forgets the last panic.
+    pub const PANIC_CLEAR: Self = Self(Cow::Borrowed("panic.clear"));
+    /// The VCLs.
+    pub const VCL_LIST: Self = Self(Cow::Borrowed("vcl.list"));
+    /// The storages.
+    pub const STORAGE_LIST: Self = Self(Cow::Borrowed("storage.list"));
+    /// Starts the cache process.
+    pub const START: Self = Self(Cow::Borrowed("start"));
+    /// Stops the cache process.
+    pub const STOP: Self = Self(Cow::Borrowed("stop"));
+    /// The commands.
+    pub const HELP: Self = Self(Cow::Borrowed("help"));
     /// Closes the connection.
     pub const QUIT: Self = Self(Cow::Borrowed("quit"));
     /// Stands for the name of a request that has none that varnishd could know, in place of it.
@@ -157,6 +175,50 @@ impl Command {
         }
     }
 
+    /// The command `verb` with `arguments`, and `text` as its last argument in a here document.
+    ///
+    /// Escapes ([`Command::new`]) carry any text and are what short ones are sent with: one line,
+    /// which no version reads otherwise. A here document is better for a long text of many lines:
+    /// a VCL grows by a half to double its size by escapes, since every blank becomes four bytes.
+    /// Its costs: it can only be the last argument, and varnishd hands on the line end in front of
+    /// the word that closes it, so that a text without a line feed at its end arrives with one.
+    ///
+    /// That word is made from a digest of the text and, should the text hold it all the same,
+    /// another is made: varnishd looks for it everywhere, not at the beginning of a line.
+    ///
+    /// # Errors
+    /// [`CommandError`] for a zero byte, at which varnishd would cut the text, and for `ban` and
+    /// the like, to whose arguments a line feed would be added.
+    pub fn with_text<A>(
+        verb: &str,
+        arguments: impl IntoIterator<Item = A>,
+        text: &[u8],
+    ) -> Result<Self, CommandError>
+    where
+        A: AsRef<[u8]>,
+    {
+        let command = Self::new(verb, arguments)?;
+        if command.verb == Verb::BAN {
+            return Err(CommandError::HereDocument);
+        }
+        let mut line = command.line;
+        line.pop();
+        if text.contains(&0) {
+            let number = split(&line)?.len();
+            return Err(CommandError::Argument { number, source: QuoteError::Zero });
+        }
+        let word = closing_word(text);
+        line.reserve(text.len() + 2 * word.len() + 8);
+        line.extend_from_slice(b" << ");
+        line.extend_from_slice(word.as_bytes());
+        line.push(b'\n');
+        line.extend_from_slice(text.strip_suffix(b"\n").unwrap_or(text));
+        line.push(b'\n');
+        line.extend_from_slice(word.as_bytes());
+        line.push(b'\n');
+        Ok(Self { verb: command.verb, line })
+    }
+
     /// A request passed on byte for byte, as it was written.
     ///
     /// Nothing is checked or spelt anew: varnishd judges it. Where its name cannot be read,
@@ -170,25 +232,25 @@ impl Command {
     /// `ping`: is anybody there? Answered by the manager, with `PONG` and the time.
     #[must_use]
     pub fn ping() -> Self {
-        Self::bare(Verb::PING)
+        Self::named(Verb::PING)
     }
 
     /// `status`: the state of the cache process.
     #[must_use]
     pub fn status() -> Self {
-        Self::bare(Verb::STATUS)
+        Self::named(Verb::STATUS)
     }
 
     /// `banner`: the welcome text again.
     #[must_use]
     pub fn banner() -> Self {
-        Self::bare(Verb::BANNER)
+        Self::named(Verb::BANNER)
     }
 
     /// `pid`: the process ids; a cache process that was restarted has another one.
     #[must_use]
     pub fn pid() -> Self {
-        Self::bare(Verb::PID)
+        Self::named(Verb::PID)
     }
 
     /// `ban` with the words of its expression: field, operator, argument, `&&`, and so on.
@@ -208,13 +270,13 @@ impl Command {
     /// `ban.list`: the bans in force, newest first.
     #[must_use]
     pub fn ban_list() -> Self {
-        Self::bare(Verb::BAN_LIST)
+        Self::named(Verb::BAN_LIST)
     }
 
     /// `quit`: the server answers with status 500 and closes the connection.
     #[must_use]
     pub fn quit() -> Self {
-        Self::bare(Verb::QUIT)
+        Self::named(Verb::QUIT)
     }
 
     /// `auth` with the answer to a challenge. Only a session needs it.
@@ -231,13 +293,25 @@ impl Command {
     }
 
     /// The bytes as they are sent, their line end included: one line of printable ASCII, unless
-    /// the command was made by [`verbatim`](Self::verbatim).
+    /// the command was made by [`verbatim`](Self::verbatim) or [`with_text`](Self::with_text).
     #[must_use]
     pub fn as_line(&self) -> &[u8] {
         &self.line
     }
 
-    fn bare(verb: Verb) -> Self {
+    pub(super) fn with_json(verb: Verb) -> Self {
+        Self { line: format!("{verb} -j\n").into_bytes(), verb }
+    }
+
+    /// A command that the manager hands on to the cache process.
+    pub(super) fn handed_on<'a>(
+        verb: &str,
+        arguments: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, CommandError> {
+        Self::build(Verb::new(verb)?, arguments, true)
+    }
+
+    pub(super) fn named(verb: Verb) -> Self {
         Self { line: format!("{verb}\n").into_bytes(), verb }
     }
 
@@ -271,6 +345,20 @@ impl Command {
     }
 }
 
+/// A word that `text` does not hold. Its first letter is nowhere else in it, so that a false start
+/// of the word cannot hide a true one.
+fn closing_word(text: &[u8]) -> String {
+    let mut digest = Sha256::new().chain_update(text);
+    loop {
+        let word = format!("E{}", hex::encode(digest.clone().finalize()));
+        let held = text.windows(word.len()).any(|window| window == word.as_bytes());
+        if !held {
+            return word;
+        }
+        digest.update(b"again");
+    }
+}
+
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.verb == Verb::AUTH {
@@ -284,6 +372,7 @@ impl fmt::Debug for Command {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::script::Script;
     use super::*;
 
     #[test]
@@ -314,6 +403,29 @@ mod tests {
     }
 
     #[test]
+    fn a_text_is_one_request_with_a_word_that_it_does_not_hold() {
+        let request = |text: &[u8]| {
+            let command = Command::with_text("vcl.inline", ["a b"], text).unwrap();
+            let mut script = Script::new();
+            script.push(command.as_line());
+            let request = script.next().unwrap().unwrap();
+            assert_eq!((request.bytes(), script.next()), (command.as_line(), None));
+            assert!(!script.is_within_request());
+            String::from_utf8(request.bytes().to_vec()).unwrap()
+        };
+        let word = closing_word(b"vcl 4.1;\n");
+        let expected = format!("vcl.inline a\\x20b << {word}\nvcl 4.1;\n{word}\n");
+        assert_eq!(request(b"vcl 4.1;\n"), expected);
+        request(b"");
+        request(b"E");
+        request(b"\r\n\n<< x\n");
+        let zero = CommandError::Argument { number: 2, source: QuoteError::Zero };
+        assert_eq!(Command::with_text("vcl.inline", ["a"], b"x\0"), Err(zero));
+        let ban = Command::with_text("ban", ["req.url", "~"], b"x");
+        assert_eq!(ban, Err(CommandError::HereDocument));
+    }
+
+    #[test]
     fn a_typed_line_is_spelt_anew() {
         let parsed = |line: &str| Command::parse(line.as_bytes()).map(|c| c.as_line().to_vec());
         assert_eq!(
@@ -332,6 +444,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_text_is_one_request(text: Vec<u8>) {
+            let Ok(command) = Command::with_text("vcl.inline", ["a"], &text) else {
+                prop_assert!(text.contains(&0));
+                return Ok(());
+            };
+            let mut script = Script::new();
+            script.push(command.as_line());
+            let request = script.next().unwrap().unwrap();
+            prop_assert_eq!(request.bytes(), command.as_line());
+        }
+
         #[test]
         fn a_command_is_one_line_whatever_its_arguments(
             arguments in proptest::collection::vec(any::<Vec<u8>>(), 0..5),

@@ -90,7 +90,7 @@ const PARTS: &[&str] = &[
 
 fn script(random: &mut fastrand::Rng) -> Vec<u8> {
     let mut script = Vec::new();
-    for _ in 0..30 {
+    for _ in 0..120 {
         let part = random.choice(PARTS).unwrap();
         script.extend_from_slice(part.replace('#', &format!("n{:08x}", random.u32(..))).as_bytes());
         script.extend_from_slice(random.choice([&b"\n"[..], b"\r", b"\r\n", b"\n\n"]).unwrap());
@@ -122,7 +122,7 @@ fn varnishd_answers_as_many_requests_as_were_cut() {
     let varnishd = Varnishd::start(Options { secret: None, ..Options::default() });
     let mut raw = Raw::connect(&varnishd);
     let (mut answered, mut recognised) = (0, 0);
-    for seed in 0..300 {
+    for seed in 0..50 {
         let script = script(&mut fastrand::Rng::with_seed(seed));
         let requests = cut(&script).unwrap();
         let replies = raw.replies(&script);
@@ -145,7 +145,7 @@ fn varnishd_answers_as_many_requests_as_were_cut() {
         assert_eq!(statuses(raw.replies(&sent)), statuses(replies), "seed {seed}");
         answered += requests.len();
     }
-    assert!(answered > 5_000 && recognised > 2_000, "{answered} answered, {recognised} recognised");
+    assert!(answered > 4_000 && recognised > 2_000, "{answered} answered, {recognised} recognised");
 }
 
 /// Where versions differ, this one is one of those that do: it takes the line for an error.
