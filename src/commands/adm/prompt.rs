@@ -71,8 +71,10 @@ pub(super) fn has_somebody() -> bool {
 }
 
 /// The limits of a connection that stands idle, and whose user waits.
-pub(super) fn options(options: Options) -> Options {
-    Options { keep_alive: Some(KEEP_ALIVE), backoff_most: SLOW, ..options }
+pub(super) fn options(mut options: Options) -> Options {
+    options.keep_alive = Some(KEEP_ALIVE);
+    options.backoff_most = SLOW;
+    options
 }
 
 /// Prompts for commands until the end.
@@ -165,7 +167,7 @@ impl Session<'_> {
             let prompt = if typed.is_within_request() { WITHIN } else { &self.prompt };
             self.editor.read(prompt, !typed.is_within_request());
             let Some(event) = self.idle().await else {
-                self.editor.release();
+                self.editor.abandon();
                 return Status::Interrupted;
             };
             let requests = match event {

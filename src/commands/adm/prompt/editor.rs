@@ -6,7 +6,9 @@ use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
+};
 use rustyline::completion::{Candidate, Completer};
 use rustyline::error::ReadlineError;
 use rustyline::highlight::{CmdKind, Highlighter};
@@ -39,6 +41,7 @@ pub(super) struct Editor {
     pub(super) queries: mpsc::Receiver<Query>,
     /// Prints above the line that is being typed; `None` on a terminal that cannot.
     notices: Option<blocking::SyncSender<String>>,
+    /// As it was, where that was changed.
     terminal: Option<Termios>,
 }
 
@@ -98,7 +101,10 @@ impl Editor {
                 }
             }
         })?;
-        let terminal = tcgetattr(io::stdin()).ok();
+        let terminal = notices.as_ref().and_then(|_| tcgetattr(io::stdin()).ok());
+        if let Some(terminal) = &terminal {
+            keep_typed_ahead(terminal);
+        }
         Ok(Self { orders, events, queries, notices, terminal })
     }
 
@@ -125,16 +131,32 @@ impl Editor {
         }
     }
 
-    /// Leaves the terminal as it was, also while a line is being typed.
-    pub(super) fn release(&self) {
-        if let Some(terminal) = &self.terminal {
-            let _ = tcsetattr(io::stdin(), OptionalActions::Drain, terminal);
-            if self.notices.is_some() {
-                // Bracketed paste, which the editor switches on.
-                complain_verbatim("\x1b[?2004l\n");
-            }
+    /// Ends while a line is being typed.
+    pub(super) fn abandon(&self) {
+        if self.notices.is_some() {
+            // Bracketed paste, which the editor switches on.
+            complain_verbatim("\x1b[?2004l\n");
         }
     }
+}
+
+/// Leaves the terminal as it was, whatever the thread is at.
+impl Drop for Editor {
+    fn drop(&mut self) {
+        if let Some(terminal) = &self.terminal {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Drain, terminal);
+        }
+    }
+}
+
+/// Between two lines, what is typed ahead stays as it is, for the next: with the terminal's own
+/// line editing, a Ctrl-D would be lost. Ctrl-C remains a signal.
+fn keep_typed_ahead(terminal: &Termios) {
+    let mut quiet = terminal.clone();
+    quiet.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+    quiet.special_codes[SpecialCodeIndex::VMIN] = 1;
+    quiet.special_codes[SpecialCodeIndex::VTIME] = 0;
+    let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &quiet);
 }
 
 /// How many columns the terminal has.
