@@ -5,7 +5,7 @@ mod terminal;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use self::terminal::Terminal;
 use super::ours;
@@ -81,9 +81,7 @@ fn a_command_that_takes_long_is_waited_for_or_given_up() {
     let mut terminal = prompt(&varnishd, &["-t", "60"], &[]);
     terminal.expect("varnish> ");
     // The cache process has to answer, and is stopped.
-    let pids = varnishd.adm(&["pid"]);
-    let worker = pids.lines().find_map(|line| line.strip_prefix("Worker:")).unwrap();
-    let worker = Pid::from_raw(worker.trim().parse().unwrap()).unwrap();
+    let worker = pid(&varnishd, "Worker:");
     kill_process(worker, Signal::STOP).unwrap();
     terminal.enter("ban.list");
     terminal.expect("waiting for the answer to ban.list");
@@ -101,6 +99,65 @@ fn a_command_that_takes_long_is_waited_for_or_given_up() {
     terminal.expect("varnish> ");
     terminal.send("\x04");
     assert_eq!(terminal.ends(), Some(0));
+}
+
+/// The process of which `pid` says so.
+fn pid(varnishd: &Varnishd, name: &str) -> Pid {
+    let pids = varnishd.adm(&["pid"]);
+    let number = pids.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    Pid::from_raw(number.trim().parse().unwrap()).unwrap()
+}
+
+#[test]
+fn what_is_known_of_a_command_without_an_answer_is_said() {
+    let mut varnishd = varnishd();
+    let mut terminal = prompt(&varnishd, &["-t", "2"], &[]);
+    terminal.expect("varnish> ");
+    let (master, worker) = (pid(&varnishd, "Master:"), pid(&varnishd, "Worker:"));
+    kill_process(worker, Signal::STOP).unwrap();
+    terminal.enter("ban obj.status == 1");
+    terminal.expect("waiting for the answer to ban");
+    terminal.expect(": ban: no reply within 2s: ");
+    terminal.expect("; whether it was carried out is unknown");
+    kill_process(worker, Signal::CONT).unwrap();
+    terminal.enter("ping");
+    terminal.expect("200\nPONG ");
+
+    kill_process(worker, Signal::STOP).unwrap();
+    terminal.enter("ban obj.status == 2");
+    terminal.expect("waiting for the answer to ban");
+    kill_process(master, Signal::KILL).unwrap();
+    terminal.expect(": ban: the ");
+    terminal.expect("; whether it was carried out is unknown");
+    kill_process(worker, Signal::CONT).unwrap();
+    while test_kill_process(worker).is_ok() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    varnishd.start_again();
+    terminal.expect("the connection is back to varnish-");
+    terminal.enter("ban.list");
+    terminal.expect("200\nPresent bans:\n");
+    terminal.expect("varnish> ");
+    assert!(!varnishd.adm(&["ban.list"]).contains("obj.status"), "nothing is sent again");
+    terminal.send("\x04");
+    assert_eq!(terminal.ends(), Some(0));
+}
+
+#[test]
+fn the_terminal_is_left_as_it_was() {
+    let varnishd = varnishd();
+    let mut terminal = prompt(&varnishd, &[], &[]);
+    terminal.expect("varnish> ");
+    assert!(!terminal.edits_lines());
+    terminal.enter("quit");
+    assert_eq!(terminal.ends(), Some(0));
+    assert!(terminal.edits_lines());
+
+    let mut terminal = prompt(&varnishd, &[], &[]);
+    terminal.expect("varnish> ");
+    terminal.terminate();
+    assert_eq!(terminal.ends(), Some(130));
+    assert!(terminal.edits_lines());
 }
 
 #[test]
