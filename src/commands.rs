@@ -15,7 +15,9 @@ pub mod log;
 pub mod output;
 mod rules;
 mod run;
+mod subject;
 mod target;
+mod wait;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -51,7 +53,7 @@ macro_rules! command {
 /// The commands, by what people want.
 const GROUPS: &[(&str, &[Command])] = &[
     ("Invalidate", &[command!(ban)]),
-    ("Find out", &[command!(check), command!(demo)]),
+    ("Find out", &[command!(check), command!(wait), command!(demo)]),
     ("Watch", &[command!(run), command!(config), command!(rules)]),
     ("Administer", &[command!(adm)]),
 ];

@@ -7,6 +7,6 @@ mod plan;
 mod run;
 
 pub use driver::{Driver, Event};
-pub use peers::{PeerError, Peers, admin_target};
+pub use peers::{AdminPeer, PeerError, Peers, admin_target};
 pub use plan::{plan, watch_plans};
 pub use run::{RunError, run};

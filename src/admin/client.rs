@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -44,6 +45,8 @@ const WIDEST: usize = 16_384;
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    /// In place of `Options::reply`.
+    patience: Option<Duration>,
 }
 
 struct Shared {
@@ -88,7 +91,19 @@ impl Client {
         let task = Task::new(source, target, options.clone(), queue, progress.clone());
         let not_started = Mutex::new(Some(task));
         let task = OnceLock::new();
-        Self { shared: Arc::new(Shared { node, options, jobs, progress, not_started, task }) }
+        let shared = Shared { node, options, jobs, progress, not_started, task };
+        Self { shared: Arc::new(shared), patience: None }
+    }
+
+    /// Another handle to the same connection, whose commands may take `limit` where others may take
+    /// [`Options::reply`], for a VCL that takes a minute to compile. [`Options::deadline`] bounds
+    /// them all the same. Batches do without it.
+    ///
+    /// varnishd answers one command after the other: while it is at such a command, those of other
+    /// handles to this connection wait as long. Ask a second [`Client::new`] for what cannot.
+    #[must_use]
+    pub fn patient(&self, limit: Duration) -> Self {
+        Self { shared: Arc::clone(&self.shared), patience: Some(limit) }
     }
 
     /// The node's name.
@@ -140,8 +155,8 @@ impl Client {
         .await
     }
 
-    /// Sends one ban, made by [`Command::ban`]. `Ok` means that the ban is on the node's list, and that no lookup from now
-    /// on finds an object that it matches.
+    /// Sends one ban, made by [`Command::ban`]. `Ok` means that the ban is on the node's list, and
+    /// that no lookup from now on finds an object that it matches.
     ///
     /// # Errors
     /// [`AdminError`]; [`AdminError::outcome`] says whether the ban may be on the list all the
@@ -220,7 +235,11 @@ impl Client {
 
     async fn exchange(&self, command: Command, stage: Stage) -> Result<Reply, AdminError> {
         let (asker, answer) = oneshot::channel();
-        self.enqueue(Job::Command(command, Asker::One(asker)), stage.clone()).await?;
+        let asker = match self.patience {
+            None => Asker::One(asker),
+            Some(limit) => Asker::Patient(asker, limit),
+        };
+        self.enqueue(Job::Command(command, asker), stage.clone()).await?;
         answer.await.unwrap_or_else(|_| Err(self.error(stage, Kind::Stopped)))
     }
 
@@ -235,7 +254,7 @@ impl Client {
         if let Some(place) = self.free_place() {
             return Ok(place);
         }
-        let limit = self.shared.options.reply;
+        let limit = self.patience.unwrap_or(self.shared.options.reply);
         match timeout(limit, self.shared.jobs.reserve()).await {
             Ok(Ok(place)) => Ok(place),
             Ok(Err(_)) => Err(self.error(stage.clone(), Kind::Stopped)),

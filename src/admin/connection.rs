@@ -104,6 +104,7 @@ pub(super) async fn open<T>(
     match place {
         Place::Addresses(addresses) => open_any(node, addresses, secret, options, &step).await,
         Place::Workdir(workdir) => open_instance(node, workdir, secret, options, &step).await,
+        Place::Reverse(acceptor) => acceptor.accept(node, secret, options, step).await,
     }
 }
 
@@ -125,13 +126,13 @@ async fn open_instance<T>(
     let secret = if let SecretSource::Workdir = secret { &found.secret } else { secret };
     let Instance { addresses, dir, manager, .. } = &found;
     let opened = open_any(node, addresses, secret, options, step).await;
-    opened.map_err(|error| match error.kind {
-        Kind::Dial(attempt) if found.manager_is_gone => located(WorkdirError::Leftover {
-            dir: dir.clone(),
-            manager: *manager,
-            attempt: attempt.to_string(),
-        }),
-        kind => AdminError { kind, ..error },
+    opened.map_err(|error| {
+        // Whoever asked for the secret is a varnishd, whatever the directory looks like.
+        if found.manager_is_gone && error.stage.rank() <= Stage::Greeting.rank() {
+            let (dir, manager, attempt) = (dir.clone(), *manager, error.reason());
+            return located(WorkdirError::Leftover { dir, manager, attempt });
+        }
+        error
     })
 }
 

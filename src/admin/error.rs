@@ -1,6 +1,7 @@
 //! What went wrong, whose fault it is, what to do next.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use bytes::Bytes;
 use super::WorkdirError;
 use crate::model::{NodeName, format_duration};
 use crate::net::{DialError, DialErrorKind};
-use crate::protocol::{Excerpt, FrameError, Status, Verb};
+use crate::protocol::answer::AnswerError;
+use crate::protocol::{CommandError, Excerpt, FrameError, Status, Verb};
 
 /// As much of a server's text is shown, in characters.
 const SHOWN: usize = 400;
@@ -32,6 +34,8 @@ pub enum Stage {
     Pause,
     /// Reading the work directory that says where the admin port is.
     Locate,
+    /// Waiting for varnishd to dial in.
+    Accept,
     /// Name lookup.
     Resolve,
     /// Opening the connection.
@@ -53,6 +57,27 @@ pub enum Kind {
     Workdir(Box<WorkdirError>),
     /// The target has no address at all. The caller's.
     NoAddress,
+    /// The port that varnishd is to dial cannot be listened on. The operator's: free the address,
+    /// or name another.
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Whether another program has it.
+        in_use: bool,
+        /// Why, in the operating system's words.
+        reason: String,
+    },
+    /// Nobody dialled in. The operator's or the network's: varnishd does not run, has no `-M` with
+    /// this address, or cannot get here.
+    NotDialled {
+        /// Where it should have.
+        address: SocketAddr,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A peer dialled in and asked for no secret, although one is configured: it is not the
+    /// varnishd that was meant. The operator's, if that runs with `-S none`.
+    SecretNotAsked,
     /// The secret file cannot be read. The operator's: set its path or its permissions right.
     SecretUnreadable {
         /// The file.
@@ -140,6 +165,11 @@ pub enum Kind {
         /// The text.
         body: Bytes,
     },
+    /// An argument that the protocol cannot carry; nothing was sent. The caller's.
+    Unsendable(CommandError),
+    /// A reply of success that does not say what was asked. The server's, or that of a version
+    /// whose replies this program does not know.
+    Unreadable(AnswerError),
     /// A reply that nothing had asked for.
     UnaskedReply {
         /// The status.
@@ -203,11 +233,14 @@ pub const LABELS: &[&str] = &[
     "cut",
     "deadline",
     "foreign_reply",
+    "listen",
+    "not_dialled",
     "not_varnish",
     "refused",
     "rejected",
     "reply_timeout",
     "resolve",
+    "secret_not_asked",
     "secret_refused",
     "secret_required",
     "secret_unreadable",
@@ -215,6 +248,8 @@ pub const LABELS: &[&str] = &[
     "stopped",
     "too_long",
     "unreachable",
+    "unreadable",
+    "unsendable",
     "workdir_denied",
     "workdir_leftover",
     "workdir_missing",
@@ -229,6 +264,9 @@ impl AdminError {
         match &self.kind {
             Kind::Workdir(error) => error.label(),
             Kind::NoAddress => "connect",
+            Kind::Listen { .. } => "listen",
+            Kind::NotDialled { .. } => "not_dialled",
+            Kind::SecretNotAsked => "secret_not_asked",
             Kind::SecretUnreadable { .. } => "secret_unreadable",
             Kind::SecretRequired => "secret_required",
             Kind::SecretRefused { .. } => "secret_refused",
@@ -245,7 +283,24 @@ impl AdminError {
             Kind::ChildNotRunning { .. } => "child_not_running",
             Kind::ChildLost { .. } => "child_lost",
             Kind::ForeignReply { .. } | Kind::UnaskedReply { .. } => "foreign_reply",
+            Kind::Unreadable(_) => "unreadable",
+            Kind::Unsendable(_) => "unsendable",
             Kind::Stopped => "stopped",
+        }
+    }
+
+    /// What varnishd said, whole: what a VCL compiler found, for one. `None` where it said nothing.
+    /// It is text from outside: show it with [`Excerpt`].
+    #[must_use]
+    pub const fn words(&self) -> Option<&Bytes> {
+        match &self.kind {
+            Kind::SecretRefused { body, .. }
+            | Kind::Greeting { body, .. }
+            | Kind::Rejected { body, .. }
+            | Kind::ChildLost { body }
+            | Kind::ForeignReply { body, .. }
+            | Kind::UnaskedReply { body, .. } => Some(body),
+            _ => None,
         }
     }
 
@@ -257,12 +312,16 @@ impl AdminError {
             Kind::Workdir(error) if error.may_pass() => Retry::Later,
             Kind::Workdir(_)
             | Kind::NoAddress
+            | Kind::Listen { .. }
+            | Kind::SecretNotAsked
             | Kind::SecretUnreadable { .. }
             | Kind::SecretRequired
             | Kind::SecretRefused { .. }
             | Kind::Greeting { .. }
             | Kind::Rejected { .. }
             | Kind::ForeignReply { .. }
+            | Kind::Unreadable(_)
+            | Kind::Unsendable(_)
             | Kind::Stopped => Retry::Never,
             Kind::Frame(FrameError::Cut { .. })
             | Kind::Closed
@@ -271,6 +330,7 @@ impl AdminError {
             | Kind::Dropped => Retry::NewConnection,
             Kind::Frame(_) => Retry::Never,
             Kind::Dial(_)
+            | Kind::NotDialled { .. }
             | Kind::Silent { .. }
             | Kind::ReplyTimedOut { .. }
             | Kind::Waiting { .. }
@@ -284,16 +344,21 @@ impl AdminError {
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match &self.kind {
-            Kind::SecretUnreadable { .. } | Kind::SecretRequired | Kind::SecretRefused { .. } => {
-                Fault::Secret
-            }
+            Kind::SecretUnreadable { .. }
+            | Kind::SecretRequired
+            | Kind::SecretRefused { .. }
+            | Kind::SecretNotAsked => Fault::Secret,
             Kind::Rejected { status, .. } => Fault::Rejected { status: *status },
+            Kind::Unsendable(_) => Fault::Rejected { status: Status::PARAMETER },
             Kind::ChildNotRunning { .. } | Kind::ChildLost { .. } => Fault::ChildNotRunning,
             Kind::ForeignReply { .. }
             | Kind::UnaskedReply { .. }
+            | Kind::Unreadable(_)
             | Kind::Frame(FrameError::TooLong { .. }) => Fault::Unreliable,
             Kind::Workdir(_)
             | Kind::NoAddress
+            | Kind::Listen { .. }
+            | Kind::NotDialled { .. }
             | Kind::Dial(_)
             | Kind::Silent { .. }
             | Kind::Frame(_)
@@ -308,6 +373,11 @@ impl AdminError {
         }
     }
 
+    /// What happened, without node and step.
+    pub(super) fn reason(&self) -> String {
+        Reason(self).to_string()
+    }
+
     /// Whether the command may have been carried out.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
@@ -315,9 +385,10 @@ impl AdminError {
             status.as_u16() < 200 || status == Status::CANNOT || status == Status::CLOSE
         };
         match (&self.stage, &self.kind) {
-            (Stage::Command(_), Kind::Waiting { .. } | Kind::ChildNotRunning { .. }) => {
-                Outcome::NotDone
-            }
+            (
+                Stage::Command(_),
+                Kind::Waiting { .. } | Kind::ChildNotRunning { .. } | Kind::Unsendable(_),
+            ) => Outcome::NotDone,
             (Stage::Command(_), Kind::Rejected { status, .. }) if refused(*status) => {
                 Outcome::NotDone
             }
@@ -342,6 +413,7 @@ impl fmt::Display for Stage {
         match self {
             Self::Pause => f.write_str("pausing before the next attempt"),
             Self::Locate => f.write_str("finding the admin port"),
+            Self::Accept => f.write_str("waiting for varnishd to dial in"),
             Self::Resolve => f.write_str("looking up the name"),
             Self::Connect => f.write_str("connecting"),
             Self::Greeting => f.write_str("waiting for the greeting"),
@@ -361,6 +433,24 @@ impl fmt::Display for Reason<'_> {
         match &self.0.kind {
             Kind::Workdir(error) => error.fmt(f),
             Kind::NoAddress => f.write_str("no address is known"),
+            Kind::Listen { address, in_use: true, .. } => write!(
+                f,
+                "another program listens on {address}, the running daemon as a rule: varnishd \
+                 keeps one connection, and that is the daemon's"
+            ),
+            Kind::Listen { address, in_use: false, reason } => {
+                write!(f, "cannot listen on {address}: {reason}")
+            }
+            Kind::NotDialled { address, limit } => write!(
+                f,
+                "nobody dialled {address} within {}: varnishd does not run, or was started \
+                 without -M and this address, or something on the way lets nobody through",
+                format_duration(*limit)
+            ),
+            Kind::SecretNotAsked => f.write_str(
+                "the peer that dialled in asked for no secret although one is configured: it is \
+                 another program, or a varnishd with -S none",
+            ),
             Kind::SecretUnreadable { path, reason } => {
                 write!(f, "cannot read {}: {reason}", path.display())?;
                 if path.file_name().is_some_and(|name| name == "_.secret") {
@@ -432,6 +522,8 @@ impl fmt::Display for Reason<'_> {
                  process of this node are out of step until the cache process is restarted",
                 Excerpt::new(body, SHOWN)
             ),
+            Kind::Unreadable(error) => error.fmt(f),
+            Kind::Unsendable(error) => error.fmt(f),
             Kind::UnaskedReply { status, body } => write!(
                 f,
                 "a reply that nothing had asked for: {status} with {}",
@@ -486,7 +578,7 @@ impl Stage {
     /// How far the step is from the start, for comparing attempts.
     pub(super) const fn rank(&self) -> u8 {
         match self {
-            Self::Pause | Self::Locate => 0,
+            Self::Pause | Self::Locate | Self::Accept => 0,
             Self::Resolve => 1,
             Self::Connect => 2,
             Self::Greeting => 3,

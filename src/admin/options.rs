@@ -10,6 +10,9 @@ use std::time::Duration;
 pub struct Options {
     /// From the name lookup to an open connection, over all addresses of the name.
     pub connect: Duration,
+    /// How long a varnishd that dials in ([`Place::Reverse`](super::Place::Reverse)) is waited for,
+    /// with authentication. It dials about every second, and after failures about every ten.
+    pub dial_in: Duration,
     /// From the open connection to the answer that the secret was taken.
     pub authenticate: Duration,
     /// From a command, or the reply before it if that is later, to its reply.
@@ -38,6 +41,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
+            dial_in: Duration::from_secs(15),
             authenticate: Duration::from_secs(5),
             reply: Duration::from_secs(10),
             deadline: None,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Workdir;
+use super::{Acceptor, Workdir};
 use crate::model::HostPort;
 
 /// So many addresses of one place are tried. A `-T` on all interfaces has two.
@@ -17,11 +17,20 @@ pub enum Place {
     /// Where the work directory of a varnishd on this machine says (varnishd(1), `-n`). A varnishd
     /// that was restarted on another port is found again.
     Workdir(Workdir),
+    /// Nowhere that could be dialled: varnishd dials in (varnishd(1), `-M`). Each connection is
+    /// the next one that comes.
+    Reverse(Acceptor),
 }
 
 impl From<HostPort> for Place {
     fn from(address: HostPort) -> Self {
         Self::Addresses(vec![address])
+    }
+}
+
+impl From<Vec<HostPort>> for Place {
+    fn from(addresses: Vec<HostPort>) -> Self {
+        Self::Addresses(addresses)
     }
 }
 
@@ -41,6 +50,7 @@ impl fmt::Display for Place {
                 Ok(())
             }
             Self::Workdir(workdir) => workdir.fmt(f),
+            Self::Reverse(acceptor) => write!(f, "dialling in at {}", acceptor.address()),
         }
     }
 }

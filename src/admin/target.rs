@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::{Kind, Place, Workdir};
+use super::{Acceptor, Kind, Place, Workdir};
 use crate::model::{HostPort, NodeName, Secret};
 
 /// The largest secret file that is read, in bytes. varnishd makes its own of 256 bytes.
@@ -33,6 +33,12 @@ impl Target {
     #[must_use]
     pub fn in_workdir(node: NodeName, workdir: Workdir) -> Self {
         Self { node, place: workdir.into(), secret: SecretSource::Workdir }
+    }
+
+    /// A varnishd that dials in (`varnishd -M`).
+    #[must_use]
+    pub fn reverse(node: NodeName, acceptor: Acceptor, secret: SecretSource) -> Self {
+        Self { node, place: Place::Reverse(acceptor), secret }
     }
 }
 

@@ -50,6 +50,8 @@ pub(super) enum Job {
 pub(super) enum Asker {
     /// One caller for one reply.
     One(oneshot::Sender<Result<Reply, AdminError>>),
+    /// One caller for one reply, who waits for so long where others wait for `Options::reply`.
+    Patient(oneshot::Sender<Result<Reply, AdminError>>, Duration),
     /// A batch.
     Batch(BatchAsker),
     /// The task itself, to see whether the peer is alive.
@@ -87,7 +89,7 @@ impl Asker {
     fn tell(self, result: Result<Reply, AdminError>) {
         // Whoever has gone does not want to know.
         match self {
-            Self::One(asker) => drop(asker.send(result)),
+            Self::One(asker) | Self::Patient(asker, _) => drop(asker.send(result)),
             Self::Batch(mut asker) => asker.tell(Some(result)),
             Self::KeepAlive | Self::Nobody => {}
         }
@@ -95,7 +97,7 @@ impl Asker {
 
     fn has_gone(&self) -> bool {
         match self {
-            Self::One(asker) => asker.is_closed(),
+            Self::One(asker) | Self::Patient(asker, _) => asker.is_closed(),
             Self::Batch(asker) => asker.0.as_ref().is_none_or(mpsc::Sender::is_closed),
             Self::KeepAlive => false,
             Self::Nobody => true,
@@ -453,8 +455,18 @@ impl<'a> Service<'a> {
         let options = &self.task.options;
         match self.drop_at {
             Some(at) => self.task.parked.front().map_or(at, |&(give_up_at, _)| at.min(give_up_at)),
-            None if self.connection.session.in_flight() > 0 => after(self.since, options.reply),
+            None if self.connection.session.in_flight() > 0 => {
+                after(self.since, self.reply_limit())
+            }
             None => after(self.since, options.keep_alive.unwrap_or(NEVER)),
+        }
+    }
+
+    /// How long the oldest command in flight may take. While it does, those behind it wait too.
+    fn reply_limit(&self) -> Duration {
+        match self.connection.session.oldest() {
+            Some(Asker::Patient(_, limit)) => *limit,
+            _ => self.task.options.reply,
         }
     }
 
@@ -498,7 +510,7 @@ impl<'a> Service<'a> {
     /// The oldest reply is overdue: everybody who waits is told. Their replies are still theirs:
     /// they are awaited for a while, and thrown away.
     fn mark_overdue(&mut self, now: Instant) -> Option<End> {
-        let limit = self.task.options.reply;
+        let limit = self.reply_limit();
         let mut only_keep_alive = true;
         for (verb, asker) in self.connection.session.waiting_mut() {
             let asker = std::mem::replace(asker, Asker::Nobody);

@@ -1,7 +1,6 @@
 //! `purgewatch check`: compare now.
 
 mod report;
-mod subject;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +8,11 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::{Instant, timeout_at};
 
-use self::report::{progress, show};
-use self::subject::Subject;
+use self::report::progress;
+pub(super) use self::report::show;
 use super::Exit;
-use super::config_file::ConfigFile;
 use super::output::{Format, Output, complain};
+use super::subject::{Subject, Subjects};
 use crate::clock::{Clock, random_seed};
 use crate::daemon::{Driver, Event, Peers, plan};
 use crate::engine::{Engine, Restored, Snapshot};
@@ -28,36 +27,8 @@ use crate::verdict::{ProbeResult, State};
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// Endpoints of the configuration [default: all], or URLs with --node-http
-    #[arg(value_name = "ENDPOINT|URL")]
-    subjects: Vec<String>,
-
     #[command(flatten)]
-    file: ConfigFile,
-
-    /// Compare at these nodes of the configuration only (repeatable)
-    #[arg(long, value_name = "NAME", conflicts_with = "node_http")]
-    node: Vec<String>,
-
-    /// Compare at the cache at this address, without a configuration (repeatable)
-    #[arg(long, value_name = "URL", requires = "origin", requires = "subjects")]
-    node_http: Vec<String>,
-
-    /// Where the truth is fetched from, bypassing the cache: http://HOST:PORT
-    #[arg(long, value_name = "ADDRESS", requires = "node_http")]
-    origin: Option<String>,
-
-    /// What tells two versions apart: body, etag, last-modified, header:NAME, json:/POINTER
-    #[arg(long, value_name = "RULE", requires = "node_http")]
-    compare: Option<String>,
-
-    /// Blank out what matches this regex before bodies are compared (repeatable)
-    #[arg(long, value_name = "REGEX", requires = "node_http")]
-    ignore: Vec<String>,
-
-    /// Send this request header, NAME: VALUE (repeatable)
-    #[arg(long, value_name = "HEADER", requires = "node_http")]
-    header: Vec<String>,
+    subjects: Subjects,
 
     /// The limit of the whole check
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
@@ -80,7 +51,7 @@ origin did not answer, what they serve cannot be compared, or the node is no cac
 interrupted.";
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
-    let subject = match Subject::of(arguments) {
+    let subject = match Subject::of(&arguments.subjects) {
         Ok(subject) => subject,
         Err(exit) => return exit,
     };
@@ -139,7 +110,7 @@ async fn compare(subject: &Subject, limit: Duration) -> Result<(Snapshot, bool),
 }
 
 /// The worst of what was found.
-fn exit(snapshot: &Snapshot) -> Exit {
+pub(super) fn exit(snapshot: &Snapshot) -> Exit {
     Exit::of_nodes(snapshot.targets.iter().map(|target| match target.state {
         // That two servers agree proves nothing of a cache when neither is one.
         State::Fresh if target.probes_with(ProbeResult::NotACache) > 0 => Exit::Unreachable,

@@ -61,6 +61,7 @@ pub(super) fn resolve<'t>(
     let origins = all(origins, "max_rate", origin);
     let mut reader = endpoint::Reader::new(&defaults, &node_names, &origin_names, findings);
     let endpoints = all(endpoints, "origin", |section| reader.read(section));
+    plausible::check_ports_are_free(&daemon, &nodes.read, findings);
     plausible::check_origins_are_no_nodes(&nodes.read, &origins.read, &endpoints.read, findings);
     let any = !endpoints.read.is_empty();
     if any && nodes.complete && origins.complete && endpoints.complete {
@@ -72,14 +73,8 @@ pub(super) fn resolve<'t>(
 
 fn daemon(mut section: Section<'_>) -> Daemon {
     let listen = section.optional("listen", |value, findings| {
-        let text = value::text(value, findings)?;
-        let parsed = text.parse().ok();
-        if parsed.is_none() {
-            let message = format!("expected an IP address with a port, got {text:?}");
-            let finding = Finding::error(Kind::Value, value.span(), message);
-            findings.add(finding.help("for example \"127.0.0.1:19131\" or \"[::]:19131\""));
-        }
-        parsed
+        let expected = "an IP address with a port";
+        value::socket_address(value, findings, expected, "\"127.0.0.1:19131\" or \"[::]:19131\"")
     });
     let state_dir = section.optional("state_dir", value::absolute_path);
     section.finish();
@@ -95,21 +90,38 @@ fn node(mut section: Section<'_>) -> Option<Node> {
     let (admin_place, had_admin) = (section.key_place("admin"), has_admin(&section));
     let address = section.optional("admin", value::parsed::<HostPort>);
     let workdir = section.optional("workdir", value::instance);
+    let listen = section.optional("admin_listen", |value, findings| {
+        let expected = "an IP address with the port that varnishd's -M has";
+        value::socket_address(value, findings, expected, "\"10.0.0.1:6083\" or \"[::]:6083\"")
+            .filter(|address| {
+                let found = address.port() != 0;
+                if !found {
+                    findings.wrong(value.span(), format!("expected {expected}, got port 0"));
+                }
+                found
+            })
+    });
     let secret = secret(&mut section, had_admin);
     let interval = admin_key(&mut section, "admin_interval", had_admin, ADMIN_INTERVAL_RANGE);
     let timeout = admin_key(&mut section, "admin_timeout", had_admin, ADMIN_TIMEOUT_RANGE);
     let connections = section.optional("connections", value::whole(CONNECTIONS_RANGE));
     let ca_file = ca_file(&mut section, http.as_ref());
     section.not_yet("canary", "canaries come with a later version; leave the key out");
-    section.not_yet("admin_listen", "reverse connections come with a later version; use `admin`");
     if let (Some(http), Some(address)) = (&http, &address)
         && http.address == *address
     {
         let message = "`admin` and `http` are the same address: the admin port is another one";
         section.findings().wrong(admin_place, message);
     }
+    if listen.is_some() && matches!(secret, SecretSettings::None) {
+        let place = section.key_place("admin_listen");
+        let message = "this node has no secret: whoever dials in is taken for its varnishd";
+        let finding = Finding::warning(place, message);
+        section.findings().add(finding.help("give it a `secret_file` or `secret_credential`"));
+    }
     section.finish();
     let place = address.map(AdminPlace::Address).or(workdir.map(AdminPlace::Workdir));
+    let place = place.or(listen.map(AdminPlace::Listen));
     let admin = place.map(|place| AdminSettings {
         place,
         secret,
@@ -123,7 +135,7 @@ fn node(mut section: Section<'_>) -> Option<Node> {
 /// Whether the node has an admin port, right or wrong; notes it when it is given twice.
 fn has_admin(section: &Section<'_>) -> bool {
     let given = |key: &&str| section.place(key).is_some();
-    let mut keys = ["admin", "workdir"].into_iter().filter(given);
+    let mut keys = ["admin", "workdir", "admin_listen"].into_iter().filter(given);
     let first = keys.next();
     if let Some(first) = first {
         for other in keys {

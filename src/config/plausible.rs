@@ -1,11 +1,12 @@
 //! What no single table shows: settings that are well-formed each and do not go together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use super::diagnostic::{Finding, Kind};
 use super::reader::Findings;
-use super::{Endpoint, Node, Origin};
+use super::{AdminPlace, Daemon, Endpoint, Node, Origin};
 use crate::model::NodeName;
 
 /// A value with the place that findings about it point at.
@@ -43,6 +44,40 @@ pub(super) fn check_origins_are_no_nodes(
             }
         }
     }
+}
+
+/// Notes each `admin_listen` that something else of this configuration listens on already.
+pub(super) fn check_ports_are_free(daemon: &Daemon, nodes: &[Placed<Node>], findings: &Findings) {
+    let mut taken: Vec<(SocketAddr, Option<&Placed<Node>>)> = vec![(daemon.listen, None)];
+    for node in nodes {
+        let Some(AdminPlace::Listen(address)) = node.value.admin.as_ref().map(|a| &a.place) else {
+            continue;
+        };
+        let holder = taken.iter().find(|(other, _)| overlap(*other, *address));
+        if let Some((_, holder)) = holder {
+            let by = match holder {
+                Some(other) => format!("the node {:?}", other.value.name),
+                None => "the daemon's own `listen`".to_owned(),
+            };
+            let message = format!("the `admin_listen` of this node, {address}, is taken by {by}");
+            let finding = Finding::error(Kind::Relation, node.place.clone(), message);
+            findings.add(match holder {
+                Some(other) => finding.related(other.place.clone(), "the other node"),
+                None => finding,
+            });
+        }
+        taken.push((*address, Some(node)));
+    }
+}
+
+/// Whether two addresses cannot be listened on at once.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    // `[::]` takes in IPv4 as well, as Linux has it unless told otherwise (ipv6(7), bindv6only).
+    let covers = |one: IpAddr, other: IpAddr| {
+        one == other || (one.is_unspecified() && (one.is_ipv6() || other.is_ipv4()))
+    };
+    let (a, b) = (one.ip(), other.ip());
+    one.port() == other.port() && (covers(a, b) || covers(b, a))
 }
 
 /// Warns of what is allowed but hardly meant. For a configuration without faults.

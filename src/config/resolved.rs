@@ -99,6 +99,8 @@ pub enum AdminPlace {
     Address(HostPort),
     /// `workdir`: the path or name of a varnishd on this machine (varnishd(1), `-n`).
     Workdir(PathBuf),
+    /// `admin_listen`: where we listen for a varnishd that dials in (varnishd(1), `-M`).
+    Listen(SocketAddr),
 }
 
 /// Where a secret comes from. Never the secret itself: that is read when it is needed, since

@@ -1,5 +1,6 @@
 //! Readers of single values: each returns what is meant, or notes what was expected and got.
 
+use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -207,6 +208,23 @@ pub(super) fn absolute_path(value: &Value<'_>, findings: &Findings) -> Option<Pa
     }
     findings.wrong(value.span(), format!("expected an absolute path, got {text:?}"));
     None
+}
+
+/// An address to listen on.
+pub(super) fn socket_address(
+    value: &Value<'_>,
+    findings: &Findings,
+    expected: &str,
+    examples: &str,
+) -> Option<SocketAddr> {
+    let text = text(value, findings)?;
+    let parsed = text.parse().ok();
+    if parsed.is_none() {
+        let message = format!("expected {expected}, got {text:?}");
+        let finding = Finding::error(Kind::Value, value.span(), message);
+        findings.add(finding.help(format!("for example {examples}")));
+    }
+    parsed
 }
 
 /// What varnishd's `-n` takes: an absolute path, or a name.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Peers;
 use super::journal::chain;
-use crate::admin::{self, AdminError};
+use crate::admin::AdminError;
 use crate::clock::Clock;
 use crate::engine::{AdminProblem, Engine, FetchId, Input, Output, Plan, Record, Side, Snapshot};
 use crate::expose::Metrics;
@@ -199,10 +199,10 @@ impl Driver {
         let task = Task::Check(node.clone());
         let handle = self.tasks.spawn(async move {
             let result = match peer {
-                Some((target, options)) => admin::check_path(&target, &options).await,
+                Some(peer) => peer.check().await,
                 None => return Done::Checked { node, result: Ok(()) },
             };
-            Done::Checked { node, result: result.map(|_| ()).map_err(|error| problem(&error)) }
+            Done::Checked { node, result: result.map_err(|error| problem(&error)) }
         });
         self.under_way.insert(handle.id(), task);
     }

@@ -1,6 +1,7 @@
 //! The nodes and origins that the engine's fetches and checks go to.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,17 @@ pub struct Peers {
 #[derive(Debug, Clone)]
 struct NodePeer {
     http: HttpPeer,
-    admin: Option<(admin::Target, admin::Options)>,
+    admin: Option<AdminPeer>,
+}
+
+/// A node's admin port.
+#[derive(Debug, Clone)]
+pub struct AdminPeer {
+    settings: AdminSettings,
+    target: admin::Target,
+    options: admin::Options,
+    /// The one connection of a varnishd that dials in, for everything that is asked of it.
+    shared: Option<admin::Client>,
 }
 
 #[derive(Debug, Clone)]
@@ -63,11 +74,12 @@ impl Peers {
     ) -> Result<Self, PeerError> {
         let mut peers = Self::default();
         for node in &config.nodes {
-            let kept = old.nodes.get(&node.name).map(|peer| &peer.http);
+            let kept = old.nodes.get(&node.name);
             let admin = match &node.admin {
-                Some(settings) => Some(admin_peer(node, settings, credentials)?),
+                Some(settings) => Some(AdminPeer::new(node, settings, old, credentials)?),
                 None => None,
             };
+            let kept = kept.map(|peer| &peer.http);
             let http = HttpPeer::new(HttpSettings::of_node(node), kept, clock);
             peers.nodes.insert(node.name.clone(), NodePeer { http, admin });
         }
@@ -93,8 +105,71 @@ impl Peers {
 
     /// How a node's admin port is reached.
     #[must_use]
-    pub fn admin(&self, name: &NodeName) -> Option<(admin::Target, admin::Options)> {
+    pub fn admin(&self, name: &NodeName) -> Option<AdminPeer> {
         self.nodes.get(name)?.admin.clone()
+    }
+
+    /// The port of a varnishd that dials in at that address.
+    fn acceptor(&self, address: SocketAddr) -> Option<admin::Acceptor> {
+        self.nodes.values().find_map(|node| match &node.admin.as_ref()?.target.place {
+            admin::Place::Reverse(acceptor) if acceptor.address() == address => {
+                Some(acceptor.clone())
+            }
+            _ => None,
+        })
+    }
+}
+
+impl AdminPeer {
+    fn new(
+        node: &Node,
+        settings: &AdminSettings,
+        old: &Peers,
+        credentials: &Credentials,
+    ) -> Result<Self, PeerError> {
+        let kept = old.nodes.get(&node.name).and_then(|peer| peer.admin.as_ref());
+        if let Some(kept) = kept.filter(|kept| kept.settings == *settings) {
+            return Ok(kept.clone());
+        }
+        let mut target = admin_target(&node.name, settings, credentials)
+            .map_err(|source| PeerError { node: node.name.clone(), source })?;
+        let limit: Duration = settings.timeout;
+        let options = admin::Options {
+            connect: limit,
+            authenticate: limit,
+            reply: limit,
+            ..admin::Options::default()
+        };
+        let mut shared = None;
+        if let admin::Place::Reverse(acceptor) = &mut target.place {
+            // An open port stays open: it cannot be opened twice.
+            if let Some(open) = old.acceptor(acceptor.address()) {
+                *acceptor = open;
+            }
+            shared = Some(admin::Client::new(target.clone(), options.clone()));
+        }
+        Ok(Self { settings: settings.clone(), target, options, shared })
+    }
+
+    /// Whether bans would arrive: on a connection of its own, so that a filter that lets no new
+    /// one through is noticed; with a varnishd that dials in, on the one that there is.
+    ///
+    /// # Errors
+    /// [`admin::AdminError`] with the step that failed.
+    pub async fn check(&self) -> Result<(), admin::AdminError> {
+        match &self.shared {
+            Some(client) => client.ping().await,
+            None => admin::check_path(&self.target, &self.options).await.map(drop),
+        }
+    }
+
+    /// A client for commands. All of a varnishd that dials in share one connection.
+    #[must_use]
+    pub fn client(&self) -> admin::Client {
+        match &self.shared {
+            Some(client) => client.clone(),
+            None => admin::Client::new(self.target.clone(), self.options.clone()),
+        }
     }
 }
 
@@ -132,23 +207,6 @@ impl HttpSettings {
     }
 }
 
-fn admin_peer(
-    node: &Node,
-    settings: &AdminSettings,
-    credentials: &Credentials,
-) -> Result<(admin::Target, admin::Options), PeerError> {
-    let target = admin_target(&node.name, settings, credentials)
-        .map_err(|source| PeerError { node: node.name.clone(), source })?;
-    let limit: Duration = settings.timeout;
-    let options = admin::Options {
-        connect: limit,
-        authenticate: limit,
-        reply: limit,
-        ..admin::Options::default()
-    };
-    Ok((target, options))
-}
-
 /// A node's admin port as the configuration has it.
 ///
 /// # Errors
@@ -168,6 +226,9 @@ pub fn admin_target(
                 given => given,
             };
             (admin::Workdir::new(name).into(), secret)
+        }
+        (AdminPlace::Listen(address), secret) => {
+            (admin::Place::Reverse(admin::Acceptor::new(*address)), secret)
         }
     };
     Ok(admin::Target { node: node.clone(), place, secret })
@@ -197,6 +258,30 @@ mod tests {
         match source {
             Ok(admin::SecretSource::File(path)) => Some(path),
             _ => None,
+        }
+    }
+
+    /// A port cannot be opened twice, and while two sets of peers live, both need it.
+    #[tokio::test]
+    async fn an_open_port_for_varnishd_stays_open_through_a_change() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let peers = |name: &str, timeout: &str, old: &Peers| {
+            let text = format!(
+                "[[node]]\nname = \"{name}\"\nhttp = \"http://a\"\nadmin_listen = \"{free}\"\n\
+                 secret_file = \"/s\"\nadmin_timeout = \"{timeout}\"\n\
+                 [[origin]]\nname = \"o\"\naddress = \"http://b\"\n\
+                 [[endpoint]]\nname = \"e\"\nurl = \"http://c/\"\norigin = \"o\"\n"
+            );
+            let config = crate::config::parse("test", &text).unwrap().config;
+            let credentials = Credentials::from_environment();
+            Peers::new(&config, old, &credentials, Clock::start()).unwrap()
+        };
+        let first = peers("one", "1s", &Peers::default());
+        let same = peers("one", "1s", &first);
+        let changed = peers("one", "2s", &same);
+        let renamed = peers("two", "2s", &changed);
+        for peers in [&first, &same, &changed, &renamed] {
+            assert_eq!(peers.acceptor(free).unwrap().listen().await.unwrap(), free);
         }
     }
 

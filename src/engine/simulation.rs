@@ -183,6 +183,7 @@ impl World {
                 cache: CacheSigns { transaction: None, is_varnish: true, age: Some(3) },
                 retry_after: None,
                 body_bytes: 0,
+                headers: None,
             }))
         };
         let outcome = match reply {

@@ -115,17 +115,17 @@ impl Watch {
             && now.since(self.answered) < CONDITIONAL_FOR;
         let condition = self.condition.clone().filter(|_| conditional);
         self.conditional_rounds = if condition.is_some() { self.conditional_rounds + 1 } else { 0 };
-        FetchRequest { target: self.plan.target.clone(), condition, new_connection: false }
+        FetchRequest { condition, ..FetchRequest::new(self.plan.target.clone()) }
     }
 
     /// The request that confirms a mismatch: unconditional, and on a connection of its own, which
     /// may lead to another replica.
     pub(super) fn confirmation(&self) -> FetchRequest {
-        FetchRequest { target: self.plan.target.clone(), condition: None, new_connection: true }
+        FetchRequest { new_connection: true, ..FetchRequest::new(self.plan.target.clone()) }
     }
 
     pub(super) fn node_request(&self) -> FetchRequest {
-        FetchRequest { target: self.plan.target.clone(), condition: None, new_connection: false }
+        FetchRequest::new(self.plan.target.clone())
     }
 
     /// Takes in an answer of the origin. Returns what the history made of it.

@@ -290,5 +290,7 @@ fn answer_of(status: u16, headers: &HeaderMap, body: &Body, request: &FetchReque
         is_varnish: httpcache::cache_kind(headers).is_some(),
         age: httpcache::age(headers),
     };
-    Answer { status, version, validators, cache, retry_after, body_bytes: body.size }
+    let kept = request.keep_headers.then(|| Arc::new(headers.clone()));
+    let body_bytes = body.size;
+    Answer { status, version, validators, cache, retry_after, body_bytes, headers: kept }
 }

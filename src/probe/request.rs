@@ -81,7 +81,7 @@ mod tests {
             body_limit: 1_000,
             timeout: Duration::from_secs(1),
         };
-        FetchRequest { target: Arc::new(target), condition: None, new_connection: false }
+        FetchRequest::new(Arc::new(target))
     }
 
     fn built(request: &FetchRequest) -> Message {

@@ -348,15 +348,17 @@ impl Command {
 /// A word that `text` does not hold. Its first letter is nowhere else in it, so that a false start
 /// of the word cannot hide a true one.
 fn closing_word(text: &[u8]) -> String {
-    let mut digest = Sha256::new().chain_update(text);
-    loop {
-        let word = format!("E{}", hex::encode(digest.clone().finalize()));
-        let held = text.windows(word.len()).any(|window| window == word.as_bytes());
-        if !held {
-            return word;
-        }
-        digest.update(b"again");
-    }
+    let digest = Sha256::new().chain_update(text);
+    let words = (0_u64..).map(|attempt| {
+        let digest = digest.clone().chain_update(attempt.to_be_bytes()).finalize();
+        format!("E{}", hex::encode(digest))
+    });
+    absent(text, words).unwrap_or_default()
+}
+
+/// The first of `words` that `text` does not hold.
+fn absent(text: &[u8], mut words: impl Iterator<Item = String>) -> Option<String> {
+    words.find(|word| !text.windows(word.len()).any(|window| window == word.as_bytes()))
 }
 
 impl fmt::Debug for Command {
@@ -419,6 +421,8 @@ mod tests {
         request(b"");
         request(b"E");
         request(b"\r\n\n<< x\n");
+        let words = ["EOF", "EOT", "END"].map(String::from);
+        assert_eq!(absent(b"EOF xEOTx", words.into_iter()).as_deref(), Some("END"));
         let zero = CommandError::Argument { number: 2, source: QuoteError::Zero };
         assert_eq!(Command::with_text("vcl.inline", ["a"], b"x\0"), Err(zero));
         let ban = Command::with_text("ban", ["req.url", "~"], b"x");

@@ -218,6 +218,12 @@ impl<T> Session<T> {
         self.in_flight.len()
     }
 
+    /// The token of the command whose reply is next.
+    #[must_use]
+    pub fn oldest(&self) -> Option<&T> {
+        self.in_flight.front().map(|(_, token)| token)
+    }
+
     /// The commands that wait for their replies, with their tokens, oldest first.
     pub fn waiting_mut(&mut self) -> impl Iterator<Item = (&Verb, &mut T)> {
         self.in_flight.iter_mut().map(|(verb, token)| (&*verb, token))

@@ -37,6 +37,22 @@ pub struct FetchRequest {
     /// Asks for a connection of its own, which a load balancer may lead to another replica than
     /// the connection that is kept open. Used to confirm a mismatch.
     pub new_connection: bool,
+    /// Keeps the header fields of the answer, which are evidence: for whoever asks why.
+    pub keep_headers: bool,
+}
+
+impl FetchRequest {
+    /// A plain fetch: unconditional, on any connection, its headers read and not kept.
+    #[must_use]
+    pub const fn new(target: Arc<Target>) -> Self {
+        Self { target, condition: None, new_connection: false, keep_headers: false }
+    }
+
+    /// The same, with the header fields of the answer.
+    #[must_use]
+    pub fn with_headers(target: Arc<Target>) -> Self {
+        Self { keep_headers: true, ..Self::new(target) }
+    }
 }
 
 /// What an earlier answer said, to ask whether it still holds (RFC 9110 section 13.1).
@@ -144,6 +160,8 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// The size of the body, in bytes: decoded where the rule looks into it, else as received.
     pub body_bytes: u64,
+    /// The header fields, where the request asked to keep them.
+    pub headers: Option<Arc<http::HeaderMap>>,
 }
 
 /// What an answer says about the caches it came through.

@@ -7,17 +7,17 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read, Write as _};
-use std::net::TcpStream;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use super::support::cli::{Cli, frame};
+use super::support::cost::millis;
 use super::support::daemon::PURGEWATCH;
 use super::support::ratio::{Line, Pairs, Target};
 use super::support::varnish::{self, Varnishd};
 use purgewatch::admin;
-use sha2::{Digest, Sha256};
 
 /// Single bans, in pairs.
 const PAIRS: usize = 300;
@@ -116,10 +116,7 @@ impl Bench {
     /// more of them are slower by far, since varnishd's TCP holds a reply back until the one
     /// before is acknowledged, which the next command does and a read does not.
     fn bare_loop(&self, bans: &[String], window: usize) {
-        let mut socket = TcpStream::connect(self.varnishd.admin).unwrap();
-        socket.set_nodelay(true).unwrap();
-        let mut received = Vec::with_capacity(64 * 1_024);
-        self.authenticate(&mut socket, &mut received);
+        let mut cli = Cli::open(self.varnishd.admin, self.varnishd.secret_file());
         let (mut sent, mut answered) = (0, 0);
         let mut commands = Vec::new();
         while answered < bans.len() {
@@ -130,39 +127,17 @@ impl Bench {
                 commands.push(b'\n');
             }
             sent = until;
-            socket.write_all(&commands).unwrap();
+            cli.socket.write_all(&commands).unwrap();
             commands.clear();
-            read_more(&mut socket, &mut received);
+            cli.read_more();
             let mut read = 0;
-            while let Some((status, body, length)) = frame(&received[read..]) {
+            while let Some((status, body, length)) = frame(&cli.received[read..]) {
                 assert_eq!((status, body), (200, [].as_slice()));
                 answered += 1;
                 read += length;
             }
-            received.drain(..read);
+            cli.received.drain(..read);
         }
-    }
-
-    fn authenticate(&self, socket: &mut TcpStream, received: &mut Vec<u8>) {
-        let challenge = loop {
-            read_more(socket, received);
-            if let Some((107, body, _)) = frame(received) {
-                break body[..32].to_owned();
-            }
-        };
-        let secret = fs::read(self.varnishd.secret_file()).unwrap();
-        let mut digest = Sha256::new();
-        for part in [challenge.as_slice(), b"\n", &secret, &challenge, b"\n"] {
-            digest.update(part);
-        }
-        received.clear();
-        let answer = format!("auth {}\n", hex::encode(digest.finalize()));
-        socket.write_all(answer.as_bytes()).unwrap();
-        while frame(received).is_none() {
-            read_more(socket, received);
-        }
-        assert_eq!(frame(received).unwrap().0, 200);
-        received.clear();
     }
 
     fn purgewatch(&self) -> Command {
@@ -187,32 +162,6 @@ impl Bench {
         let text = String::from_utf8(output.stdout).unwrap();
         text.split_whitespace().nth(1).and_then(|count| count.parse().ok()).expect(&text)
     }
-}
-
-fn read_more(socket: &mut TcpStream, received: &mut Vec<u8>) {
-    let mut buffer = [0; 16 * 1_024];
-    let read = socket.read(&mut buffer).unwrap();
-    assert!(read > 0, "varnishd has hung up");
-    received.extend_from_slice(&buffer[..read]);
-}
-
-/// The status and the body of the first reply, and how long it is: `200 19      `, a line feed, so
-/// many bytes, and another line feed.
-fn frame(bytes: &[u8]) -> Option<(u16, &[u8], usize)> {
-    let head = std::str::from_utf8(bytes.get(..12)?).unwrap();
-    let length = 13 + head[4..].trim_end().parse::<usize>().unwrap() + 1;
-    let whole = bytes.get(..length)?;
-    Some((head[..3].parse().unwrap(), &whole[13..length - 1], length))
-}
-
-/// How long a process takes, from before it is started until it has ended well.
-fn millis(mut command: Command) -> f64 {
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let begin = Instant::now();
-    let status = command.status().unwrap();
-    let time = begin.elapsed();
-    assert!(status.success(), "{command:?}: {status}");
-    time.as_secs_f64() * 1_000.0
 }
 
 /// The most memory that a process ever has resident, in MiB.

@@ -17,14 +17,22 @@
     reason = "a benchmark that panics has failed, and what it prints is its result"
 )]
 
+mod adm;
 mod ban;
 mod daemon;
+mod fleet;
 mod probe;
 mod scrape;
 mod support;
 
-const ALL: [(&str, fn()); 4] =
-    [("ban", ban::run), ("probe", probe::run), ("scrape", scrape::run), ("daemon", daemon::run)];
+const ALL: [(&str, fn()); 6] = [
+    ("ban", ban::run),
+    ("adm", adm::run),
+    ("fleet", fleet::run),
+    ("probe", probe::run),
+    ("scrape", scrape::run),
+    ("daemon", daemon::run),
+];
 
 fn main() {
     // Cargo adds `--bench`.

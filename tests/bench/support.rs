@@ -4,11 +4,14 @@
 
 #[path = "../it/support/daemon.rs"]
 pub mod daemon;
+#[path = "../it/support/fleet.rs"]
+pub mod fleet;
 #[path = "../it/support/varnish.rs"]
 pub mod varnish;
 
 pub mod blackbox;
 pub mod buffer;
+pub mod cli;
 pub mod cost;
 pub mod fetch;
 pub mod nginx;

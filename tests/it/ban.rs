@@ -3,6 +3,8 @@
 
 mod crashes;
 mod faults;
+mod input;
+mod matching;
 mod urls;
 
 use std::io::Write as _;
@@ -12,7 +14,11 @@ use std::process::{Command, Output, Stdio};
 use crate::support::varnish::{Options, Varnishd, free_port};
 
 /// Runs the program with no surroundings but those given.
-pub(crate) fn purgewatch(arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
+pub(crate) fn purgewatch(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    input: impl AsRef<[u8]>,
+) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_purgewatch"));
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for name in
@@ -23,12 +29,12 @@ pub(crate) fn purgewatch(arguments: &[&str], environment: &[(&str, &str)], input
     command.envs(environment.iter().copied());
     let mut process = command.spawn().unwrap();
     // A program that refuses before it reads closes the pipe: that is no fault of the test.
-    let _ = process.stdin.take().unwrap().write_all(input.as_bytes());
+    let _ = process.stdin.take().unwrap().write_all(input.as_ref());
     process.wait_with_output().unwrap()
 }
 
 /// Runs `purgewatch ban` on one node.
-fn ban(varnishd: &Varnishd, arguments: &[&str], input: &str) -> Output {
+fn ban(varnishd: &Varnishd, arguments: &[&str], input: impl AsRef<[u8]>) -> Output {
     let admin = varnishd.admin.to_string();
     let secret = varnishd.secret_file().to_str().unwrap();
     let all = [&["ban", "-T", &admin, "-S", secret], arguments].concat();
@@ -260,7 +266,7 @@ fn every_ban_of_a_large_batch_is_answered_and_counted() {
     let varnishd = Varnishd::start(Options::default());
     let lines: Vec<String> = (0..5_000).map(|i| format!("obj.http.x-url == /p/{i}")).collect();
     // Objects that refer to no ban let the list be emptied at its end; the counter is not.
-    let output = ban(&varnishd, &["--output", "json"], &lines.join("\n"));
+    let output = ban(&varnishd, &["--output", "json"], lines.join("\n"));
     let document = json(&output);
     assert_eq!(document["nodes"][0]["taken"], 5_000, "{document:#}");
     let counted = Command::new("varnishstat")

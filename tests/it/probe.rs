@@ -51,7 +51,7 @@ fn with_header(mut target: Target, name: &'static str, value: &'static str) -> T
 }
 
 fn request(target: &Target) -> FetchRequest {
-    FetchRequest { target: Arc::new(target.clone()), condition: None, new_connection: false }
+    FetchRequest::new(Arc::new(target.clone()))
 }
 
 async fn fetch(destination: &Destination, target: &Target) -> Observation {

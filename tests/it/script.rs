@@ -92,7 +92,9 @@ fn script(random: &mut fastrand::Rng) -> Vec<u8> {
     let mut script = Vec::new();
     for _ in 0..120 {
         let part = random.choice(PARTS).unwrap();
-        script.extend_from_slice(part.replace('#', &format!("n{:08x}", random.u32(..))).as_bytes());
+        script.extend_from_slice(
+            part.replace('#', &format!("n{:08}", random.u32(..100_000_000))).as_bytes(),
+        );
         script.extend_from_slice(random.choice([&b"\n"[..], b"\r", b"\r\n", b"\n\n"]).unwrap());
     }
     if random.bool() {

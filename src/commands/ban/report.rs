@@ -1,6 +1,5 @@
 //! What is said of a ban: for people on two streams, for programs as one document.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -15,9 +14,6 @@ use crate::ban::Warning;
 
 /// So many failing bans are named for a node; the rest are counted.
 const NAMED: usize = 20;
-
-/// So many characters of a ban are shown to people.
-const SHOWN: usize = 400;
 
 /// So many stretches of lines that failed alike are named.
 const STRETCHES: usize = 5;
@@ -84,7 +80,7 @@ pub(super) fn planned(output: &mut Output, bans: &Bans, chosen: &Chosen) {
             output.line(format_args!("would send to {} ({place}):", target.node));
         }
         for ban in &bans.bans {
-            output.line(format_args!("  ban {}", shown(&ban.text)));
+            output.line(format_args!("  ban {}", ban.shown()));
         }
     }
 }
@@ -117,7 +113,7 @@ pub(super) fn planned_lines(output: &mut Output, bans: &Bans, chosen: &Chosen) {
 pub(super) fn taken(bans: &Bans, report: &NodeReport) -> Option<String> {
     let taken = report.taken();
     match (bans.bans.as_slice(), taken) {
-        ([ban], 1) => Some(format!("{}: taken: {}\n", report.node, shown(&ban.text))),
+        ([ban], 1) => Some(format!("{}: taken: {}\n", report.node, ban.shown())),
         ([_], _) => None,
         (bans, _) => Some(format!("{}: {taken} of {} bans taken\n", report.node, bans.len())),
     }
@@ -138,14 +134,6 @@ pub(super) fn line(bans: &Bans, report: &NodeReport) -> String {
     };
     let (command, bans) = ("ban", bans.bans.len());
     json_line(&NodeLine { schema: SCHEMA, command, dry_run: false, result, bans, report: item })
-}
-
-/// The beginning of a text, for people: a ban can have a megabyte.
-fn shown(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()).into(),
-        None => text.into(),
-    }
 }
 
 /// Says what failed, on stderr.

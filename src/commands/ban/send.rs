@@ -193,6 +193,7 @@ impl Errand<'_> {
         let step = |limit: Duration| self.node.step_limit.unwrap_or(limit).min(most);
         Options {
             connect: step(usual.connect),
+            dial_in: usual.dial_in.min(most),
             authenticate: step(usual.authenticate),
             reply: step(usual.reply),
             keep_alive: None,

@@ -1,5 +1,6 @@
 //! Where bans come from: the command line, URLs, a file, standard input.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};
@@ -20,6 +21,9 @@ use crate::protocol::Command;
 
 /// The most bytes that are read from a file or a pipe: about half a million bans.
 const LARGEST: u64 = 64 * 1024 * 1024;
+
+/// So many characters of a ban are shown to people.
+const SHOWN: usize = 400;
 
 /// From so many bans on, they are examined by several threads.
 const MANY: usize = 1_000;
@@ -122,7 +126,7 @@ impl Bans {
     pub(super) fn place(&self, ban: &Ban) -> String {
         match (&self.file, ban.line) {
             (Some(file), Some(line)) => format!("{file}:{line}: "),
-            _ if self.bans.len() > 1 => format!("{}: ", ban.text),
+            _ if self.bans.len() > 1 => format!("{}: ", ban.shown()),
             _ => String::new(),
         }
     }
@@ -163,6 +167,14 @@ impl Ban {
             }
         }
         ban
+    }
+
+    /// The beginning of its text, for people: a ban can have a megabyte.
+    pub(super) fn shown(&self) -> Cow<'_, str> {
+        match self.text.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}...", self.text.get(..end).unwrap_or_default()).into(),
+            None => Cow::Borrowed(&self.text),
+        }
     }
 
     fn of_text(line: Option<usize>, text: &[u8], options: &LintOptions) -> Self {

@@ -7,7 +7,7 @@ use comfy_table::{Cell, Table};
 use serde::Serialize;
 
 use super::super::output::{Format, Output, Untrusted, stdout_takes_colour};
-use super::Subject;
+use super::super::subject::Subject;
 use crate::engine::{Snapshot, TargetSnapshot};
 use crate::model::{VariantName, format_duration};
 use crate::verdict::State;
@@ -35,7 +35,12 @@ struct Line<'a> {
     reason: Option<&'a str>,
 }
 
-pub(super) fn show(output: &mut Output, format: Format, subject: &Subject, snapshot: &Snapshot) {
+pub(in crate::commands) fn show(
+    output: &mut Output,
+    format: Format,
+    subject: &Subject,
+    snapshot: &Snapshot,
+) {
     match format {
         Format::Json => {
             let results = snapshot.targets.iter().map(|target| line(subject, target)).collect();

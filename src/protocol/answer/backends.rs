@@ -1,6 +1,6 @@
 //! `backend.list`: the backends and their health.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::envelope::{Envelope, seconds};
 use super::json::Json;
@@ -167,7 +167,7 @@ fn fraction(word: &str) -> Option<(u64, u64)> {
 
 fn date(text: &str) -> Option<Duration> {
     let time = httpdate::parse_http_date(text).ok()?;
-    time.duration_since(SystemTime::UNIX_EPOCH).ok()
+    time.duration_since(UNIX_EPOCH).ok()
 }
 
 #[cfg(test)]

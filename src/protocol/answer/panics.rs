@@ -1,6 +1,6 @@
 //! `panic.show`: why the cache process died last.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::envelope::Envelope;
 use super::{Answer, AnswerError, success, text};
@@ -34,7 +34,7 @@ impl Answer for Panic {
             return Err(AnswerError::malformed("Panic at:", &reply.body, 0));
         };
         let time = httpdate::parse_http_date(date.trim()).ok();
-        let time = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let time = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         Ok(Self { time, text: words, complete })
     }
 }

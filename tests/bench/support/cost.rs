@@ -1,7 +1,18 @@
 //! What a process costs, from /proc (proc(5)).
 
 use std::fs;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a process takes, from before it is started until it has ended well.
+pub fn millis(mut command: Command) -> f64 {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let begin = Instant::now();
+    let status = command.status().unwrap();
+    let time = begin.elapsed();
+    assert!(status.success(), "{command:?}: {status}");
+    time.as_secs_f64() * 1_000.0
+}
 
 /// CPU time that a process has used, in user and kernel mode: to about a clock tick, 10 ms.
 pub fn cpu_of(pid: u32) -> Duration {

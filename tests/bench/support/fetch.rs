@@ -25,5 +25,5 @@ pub fn request(url: &str) -> FetchRequest {
         body_limit: 10 << 20,
         timeout: Duration::from_secs(10),
     };
-    FetchRequest { target: Arc::new(target), condition: None, new_connection: false }
+    FetchRequest::new(Arc::new(target))
 }

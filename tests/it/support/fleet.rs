@@ -44,8 +44,10 @@ pub struct Fleet {
 struct Shared {
     target: SocketAddr,
     doorway: Semaphore,
-    /// When each connection ended that was passed on.
+    /// When each connection of a prompt node ended.
     ended: Mutex<Vec<Instant>>,
+    /// How many of theirs are open.
+    open: AtomicUsize,
     /// How many bans are being held.
     held: AtomicUsize,
 }
@@ -57,6 +59,7 @@ impl Fleet {
             target,
             doorway: Semaphore::new(DOORWAY),
             ended: Mutex::new(Vec::new()),
+            open: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
         });
         let (gate, opened) = watch::channel(false);
@@ -111,17 +114,18 @@ impl Fleet {
         toml
     }
 
-    /// When each connection ended that was passed on, so far.
+    /// When each connection of a prompt node ended, so far.
     pub fn ended(&self) -> Vec<Instant> {
         self.shared.ended.lock().unwrap().clone()
     }
 
-    /// Forgets them.
+    /// Waits until no connection of a prompt node is open, and forgets when they ended.
     pub fn forget(&self) {
+        self.wait("no connection is open", || self.shared.open.load(Ordering::Relaxed) == 0);
         self.shared.ended.lock().unwrap().clear();
     }
 
-    /// Waits until so many connections have ended.
+    /// Waits until so many connections of prompt nodes have ended.
     pub fn wait_until_ended(&self, count: usize) {
         self.wait(&format!("{count} connections have ended"), || self.ended().len() >= count);
     }
@@ -189,6 +193,12 @@ async fn serve(
         open.spawn(async move {
             match manner {
                 Manner::Silent => drain(stream).await,
+                Manner::Prompt => {
+                    shared.open.fetch_add(1, Ordering::Relaxed);
+                    pass(stream, manner, &shared, opened).await;
+                    shared.ended.lock().unwrap().push(Instant::now());
+                    shared.open.fetch_sub(1, Ordering::Relaxed);
+                }
                 _ => pass(stream, manner, &shared, opened).await,
             }
         });
@@ -246,5 +256,4 @@ async fn pass(
             _ = opened.changed(), if holds && !*opened.borrow() => {}
         }
     }
-    shared.ended.lock().unwrap().push(Instant::now());
 }

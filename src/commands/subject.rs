@@ -4,9 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::Exit;
-use super::super::output::{Untrusted, complain};
-use super::Arguments;
+use clap::Args;
+
+use super::Exit;
+use super::config_file::ConfigFile;
+use super::output::{Untrusted, complain};
 use crate::config::{
     Config, Daemon, Endpoint, Node, Origin, ServerAddress, Variant, compile_ignore,
 };
@@ -19,6 +21,41 @@ const MAX_RATE: f64 = 50.0;
 /// The limits of one fetch, when no configuration says.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_LIMIT: u64 = 64 * 1_024 * 1_024;
+
+/// The arguments that say what is compared.
+#[derive(Debug, Args)]
+pub(super) struct Subjects {
+    /// Endpoints of the configuration [default: all], or URLs with --node-http
+    #[arg(value_name = "ENDPOINT|URL")]
+    subjects: Vec<String>,
+
+    #[command(flatten)]
+    file: ConfigFile,
+
+    /// Compare at these nodes of the configuration only (repeatable)
+    #[arg(long, value_name = "NAME", conflicts_with = "node_http")]
+    node: Vec<String>,
+
+    /// Compare at the cache at this address, without a configuration (repeatable)
+    #[arg(long, value_name = "URL", requires = "origin", requires = "subjects")]
+    node_http: Vec<String>,
+
+    /// Where the truth is fetched from, bypassing the cache: http://HOST:PORT
+    #[arg(long, value_name = "ADDRESS", requires = "node_http")]
+    origin: Option<String>,
+
+    /// What tells two versions apart: body, etag, last-modified, header:NAME, json:/POINTER
+    #[arg(long, value_name = "RULE", requires = "node_http")]
+    compare: Option<String>,
+
+    /// Blank out what matches this regex before bodies are compared (repeatable)
+    #[arg(long, value_name = "REGEX", requires = "node_http")]
+    ignore: Vec<String>,
+
+    /// Send this request header, NAME: VALUE (repeatable)
+    #[arg(long, value_name = "HEADER", requires = "node_http")]
+    header: Vec<String>,
+}
 
 /// What is compared.
 #[derive(Debug)]
@@ -34,7 +71,7 @@ impl Subject {
     ///
     /// # Errors
     /// [`Exit::Usage`], after it was said what is wrong.
-    pub(super) fn of(arguments: &Arguments) -> Result<Self, Exit> {
+    pub(super) fn of(arguments: &Subjects) -> Result<Self, Exit> {
         if arguments.node_http.is_empty() {
             return configured(arguments).map(|config| Self { config, named: true });
         }
@@ -59,7 +96,7 @@ fn wrong<T>(text: impl std::fmt::Display) -> Result<T, Exit> {
 }
 
 /// The endpoints of the configuration that were named, at the nodes that were named.
-fn configured(arguments: &Arguments) -> Result<Config, Exit> {
+fn configured(arguments: &Subjects) -> Result<Config, Exit> {
     if let Some(url) = arguments.subjects.iter().find(|subject| subject.contains("://")) {
         let url = Untrusted(url);
         return wrong(format_args!("to check {url}, say where: --node-http URL --origin ADDRESS"));
@@ -94,7 +131,7 @@ fn configured(arguments: &Arguments) -> Result<Config, Exit> {
 }
 
 /// URLs, caches and an origin from the command line.
-fn given(arguments: &Arguments) -> Result<Config, Exit> {
+fn given(arguments: &Subjects) -> Result<Config, Exit> {
     let origin_name = OriginName::new("origin").map_err(internal)?;
     let address = arguments.origin.as_deref().unwrap_or_default();
     let origin = Origin {
