@@ -124,6 +124,7 @@ fn prompt(chosen: &Chosen, greeting: &Greeting) -> String {
     let product = if is_vinyl { "vinyl" } else { "varnish" };
     let is_local = |place: &Place| match place {
         Place::Workdir(_) => true,
+        Place::Reverse(_) => false,
         Place::Addresses(addresses) => addresses.iter().all(|address| {
             let ip = address.host().parse::<std::net::IpAddr>();
             address.host() == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
