@@ -62,7 +62,7 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 /// The longest command that can be typed, in bytes.
 const LONGEST: usize = 16 << 20;
 
-/// What the prompt looks like within a here document, which the manual page calls so.
+/// What the prompt looks like within a here document.
 const WITHIN: &str = "> ";
 
 /// Whether there is somebody to prompt.
