@@ -109,7 +109,7 @@ fn node_item<'a>(plan: &Plan, report: &'a NodeReport) -> NodeItem<'a> {
     let purges = report.purges.iter().map(|purge| {
         let watch = plan.watches.get(purge.watch);
         let reply = purge.answer.reply();
-        let proofs = purge.proof.as_ref().map(std::slice::from_ref).unwrap_or_default();
+        let proofs = purge.proof.as_slice();
         PurgeItem {
             url: watch.map(|watch| watch.target.url.to_string()).unwrap_or_default(),
             result: purge.answer.label(),
