@@ -14,6 +14,7 @@ mod fleet;
 pub mod log;
 pub mod output;
 mod proof;
+mod purge;
 mod rules;
 mod run;
 mod subject;
@@ -53,7 +54,7 @@ macro_rules! command {
 
 /// The commands, by what people want.
 const GROUPS: &[(&str, &[Command])] = &[
-    ("Invalidate", &[command!(ban)]),
+    ("Invalidate", &[command!(ban), command!(purge)]),
     ("Find out", &[command!(check), command!(wait), command!(demo)]),
     ("Watch", &[command!(run), command!(config), command!(rules)]),
     ("Administer", &[command!(adm)]),

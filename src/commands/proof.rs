@@ -4,10 +4,12 @@
 //! twice before, and as often afterwards as [`Prover`](crate::verdict::proof::Prover) asks. What it
 //! found is an [`Attested`].
 
+mod look;
 mod plan;
 mod report;
 mod witness;
 
+pub(super) use look::{Seen, look_at_all};
 pub(super) use plan::{Evidence, Named, Plan, Watch};
 pub(super) use report::{Item, exit, items, line, show};
-pub(super) use witness::{Attested, Peers, Witness, looked_at};
+pub(super) use witness::{Attested, Peers, Witness};

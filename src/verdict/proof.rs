@@ -19,6 +19,8 @@
 
 mod prover;
 mod serving;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
@@ -167,11 +169,9 @@ impl fmt::Display for Proof {
 impl fmt::Display for Survival {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SameObject { basis } => write!(
-                f,
-                "the object is the one from before{}: it was not hit",
-                basis.reserve()
-            ),
+            Self::SameObject { basis } => {
+                write!(f, "the object is the one from before{}: it was not hit", basis.reserve())
+            }
             Self::OldAgain => f.write_str(
                 "fetched again, and again not what the origin serves: a replica of the origin \
                  lags behind, or another cache stands behind this node",
@@ -211,8 +211,8 @@ impl fmt::Display for Obstacle {
                  origin serves: does it serve this host?",
             ),
             Self::Restarted => f.write_str(
-                "the cache process ended meanwhile and was started again: its whole cache is \
-                 lost, and the ban too",
+                "the cache process ended meanwhile: its whole cache is lost, and the ban too; \
+                 `purgewatch adm panic.show` may tell why",
             ),
             Self::TimeUp => f.write_str("time was up before an answer came"),
         }

@@ -22,6 +22,7 @@ mod fleet;
 mod incident;
 mod layers;
 mod probe;
+mod purge;
 mod readme;
 mod reverse;
 mod rules;

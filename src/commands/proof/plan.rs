@@ -64,7 +64,7 @@ pub(in super::super) struct Plan {
     pub(in super::super) watches: Vec<Watch>,
     pub(in super::super) limits: ProofLimits,
     /// In the order of the nodes.
-    pub(super) nodes: Vec<Peer>,
+    pub(in super::super) nodes: Vec<Peer>,
     pub(super) origins: Vec<Peer>,
 }
 
@@ -82,8 +82,8 @@ pub(in super::super) struct Watch {
 
 /// A server that is fetched from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Peer {
-    pub(super) address: ServerAddress,
+pub(in super::super) struct Peer {
+    pub(in super::super) address: ServerAddress,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) connections: usize,
 }
@@ -100,7 +100,7 @@ impl Plan {
         names: &[NodeName],
     ) -> Result<Self, Exit> {
         let nodes = evidence.nodes(config, names)?;
-        let limits = ProofLimits { within: evidence.within, rounds: evidence.rounds };
+        let limits = ProofLimits { within: evidence.within, rounds: evidence.rounds, grace: false };
         let mut plan = Self { watches: Vec::new(), limits, nodes, origins: Vec::new() };
         let given = evidence.given(&mut plan)?;
         for url in named.urls {
@@ -129,6 +129,12 @@ impl Plan {
             return usage(format_args!("none of these nodes serves {}", watch.title()));
         }
         Ok(plan)
+    }
+
+    /// The places of what this node serves.
+    pub(in super::super) fn watches_of(&self, node: &NodeName) -> Vec<usize> {
+        let watches = self.watches.iter().enumerate();
+        watches.filter(|(_, watch)| watch.is_served_by(node)).map(|(at, _)| at).collect()
     }
 
     fn watch(&mut self, endpoint: &Endpoint, config: &Config) {
@@ -181,7 +187,7 @@ impl Watch {
         }
     }
 
-    pub(in super::super) fn is_served_by(&self, node: &NodeName) -> bool {
+    fn is_served_by(&self, node: &NodeName) -> bool {
         self.nodes.as_ref().is_none_or(|nodes| nodes.contains(node))
     }
 }
@@ -209,14 +215,26 @@ impl Given {
 }
 
 impl Evidence {
+    /// The nodes that are named by their addresses alone.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`], after it was said what is wrong.
+    pub(in super::super) fn names(&self) -> Result<Vec<NodeName>, Exit> {
+        let name = |text: &String| {
+            let address = server(text, "--node-http")?.address;
+            Ok(NodeName::from_address(&address.to_string()))
+        };
+        self.node_http.iter().map(name).collect()
+    }
+
+    /// How long to wait for the proof.
+    pub(in super::super) fn within(&self) -> Duration {
+        self.within
+    }
+
     /// Whether an argument was given that has no use without a URL to prove.
     pub(in super::super) fn is_given(&self) -> bool {
         !self.node_http.is_empty() || self.origin.is_some() || !self.fetch_header.is_empty()
-    }
-
-    /// Where nodes serve HTTP, for a command that needs nothing else of them.
-    pub(in super::super) fn node_http(&self) -> &[String] {
-        &self.node_http
     }
 
     fn nodes(&self, config: Option<&Config>, names: &[NodeName]) -> Result<Vec<Peer>, Exit> {
@@ -272,7 +290,8 @@ impl Evidence {
                 }
             }
         }
-        let headers = self.fetch_header.iter().map(|text| header(text)).collect::<Result<_, _>>()?;
+        let headers =
+            self.fetch_header.iter().map(|text| header(text)).collect::<Result<_, _>>()?;
         Ok(Given { origin, compare, ignore, headers })
     }
 }

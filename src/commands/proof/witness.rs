@@ -40,6 +40,8 @@ pub(in super::super) struct Attested {
     pub(super) varies_on: Vec<String>,
     /// Whether the answer says that it is made with ESI.
     pub(super) has_includes: bool,
+    /// The `Via` entry of the last cache, of the last answer.
+    via: Option<String>,
 }
 
 /// One watch at one node, after the invalidation was taken.
@@ -51,6 +53,7 @@ pub(in super::super) struct Witness {
     done: Option<(Proof, Duration)>,
     varies_on: Vec<String>,
     has_includes: bool,
+    via: Option<String>,
 }
 
 impl Peers {
@@ -101,31 +104,11 @@ impl Peers {
     }
 }
 
-/// Fetches before the invalidation: what was there, and the answer itself.
-pub(in super::super) async fn looked_at(
-    watch: &Watch,
-    node: &Destination,
-) -> (Before, Observation) {
-    let request = FetchRequest::with_headers(watch.target.clone());
-    let mut observation = node.fetch(&request).await;
-    let mut serving = Serving::of(&observation);
-    if Before::wants_another(&serving) {
-        observation = node.fetch(&request).await;
-        serving = Serving::of(&observation);
-    }
-    (Before::of(serving), observation)
-}
-
 impl Witness {
     /// A witness of this watch, who saw `before`.
     pub(in super::super) fn new(watch: usize, before: Option<Before>) -> Self {
-        let (varies_on, has_includes) = (Vec::new(), false);
-        Self { watch, before, prover: None, done: None, varies_on, has_includes }
-    }
-
-    /// The watch's place in the plan.
-    pub(in super::super) fn watch(&self) -> usize {
-        self.watch
+        let (varies_on, has_includes, via) = (Vec::new(), false, None);
+        Self { watch, before, prover: None, done: None, varies_on, has_includes, via }
     }
 
     /// Looks until there is a proof. `again` invalidates once more, and says whether that was taken.
@@ -161,6 +144,7 @@ impl Witness {
                     let request = FetchRequest::with_headers(watch.target.clone());
                     let observation = destination.fetch(&request).await;
                     (self.varies_on, self.has_includes) = uncovered(&observation, watch);
+                    self.via = via(&observation);
                     prover.node(Serving::of(&observation), peers.clock.now())
                 }
                 Step::Repeat => {
@@ -192,8 +176,27 @@ impl Witness {
             took,
             varies_on: self.varies_on,
             has_includes: self.has_includes,
+            via: self.via,
         }
     }
+}
+
+impl Attested {
+    /// Whether the last answer showed a sign of Varnish.
+    pub(in super::super) fn is_varnish(&self) -> bool {
+        self.after.as_ref().is_some_and(|after| after.is_varnish)
+    }
+
+    /// The `Via` entry of the last cache that the last answer came through.
+    pub(in super::super) fn after_via(&self) -> Option<&str> {
+        self.via.as_deref()
+    }
+}
+
+fn via(observation: &Observation) -> Option<String> {
+    let headers = observation.answer()?.headers.as_deref()?;
+    let last = headers.get_all(http::header::VIA).iter().next_back()?;
+    Some(String::from_utf8_lossy(last.as_bytes()).into_owned())
 }
 
 /// What the answer says that it is not all of.

@@ -21,6 +21,9 @@ pub struct ProofLimits {
     pub within: Duration,
     /// How often the invalidation is made at most, the first one included.
     pub rounds: u32,
+    /// Whether the old object may be served for some time yet, as after a soft purge, which leaves
+    /// it to grace.
+    pub grace: bool,
 }
 
 /// What to do next.
@@ -128,11 +131,16 @@ impl Prover {
             return Step::Done(Proof::Unprovable(Obstacle::NotACache));
         }
         if let Sameness::Same(basis) = same {
-            return Step::Done(Proof::Survived(Survival::SameObject { basis }));
+            let survived = Proof::Survived(Survival::SameObject { basis });
+            return if self.limits.grace {
+                self.later(survived, now)
+            } else {
+                Step::Done(survived)
+            };
         }
         let Some(origin) = &self.origin else { return self.uncompared(Uncompared::NoOrigin) };
         match compare(origin, &sight, None, self.is_from_before(&sight)) {
-            Sandwich::Done(comparison) => self.compared(comparison, now),
+            Sandwich::Done(comparison) => self.compared(&comparison, now),
             Sandwich::Confirm | Sandwich::Unsettled => {
                 self.confirming = true;
                 Step::AskOrigin { since: now, confirms: true }
@@ -167,9 +175,7 @@ impl Prover {
             Some(_) if self.seen_old => self.old_proof(),
             Some(serving) => match (&serving.sight, self.before.sameness(serving)) {
                 (Sight::Failed(fault), _) => Proof::Unprovable(Obstacle::NodeFailed(*fault)),
-                (_, Sameness::Same(basis)) => {
-                    Proof::Survived(Survival::SameObject { basis })
-                }
+                (_, Sameness::Same(basis)) => Proof::Survived(Survival::SameObject { basis }),
                 _ => Proof::Unprovable(Obstacle::TimeUp),
             },
         }
@@ -216,7 +222,7 @@ impl Prover {
         let sandwich = compare(before, &node.sight, Some(&after), self.is_from_before(&node.sight));
         self.origin = Some(after);
         match sandwich {
-            Sandwich::Done(comparison) => self.compared(comparison, now),
+            Sandwich::Done(comparison) => self.compared(&comparison, now),
             Sandwich::Confirm | Sandwich::Unsettled if self.attempt < ATTEMPTS => {
                 self.attempt += 1;
                 // The origin's second answer opens the next sandwich.
@@ -228,17 +234,17 @@ impl Prover {
         }
     }
 
-    fn compared(&mut self, comparison: Comparison, now: Timestamp) -> Step {
+    fn compared(&mut self, comparison: &Comparison, now: Timestamp) -> Step {
         match comparison {
             Comparison::Same => Step::Done(Proof::Proven),
             Comparison::Differs { .. } => self.old(now),
-            Comparison::Unverifiable(doubt) => self.uncompared(Uncompared::Doubtful(doubt)),
+            Comparison::Unverifiable(doubt) => self.uncompared(Uncompared::Doubtful(*doubt)),
             Comparison::NodeFailed(fault) => {
-                self.later(Proof::Unprovable(Obstacle::NodeFailed(fault)), now)
+                self.later(Proof::Unprovable(Obstacle::NodeFailed(*fault)), now)
             }
             Comparison::OriginFailed { fault, .. } => {
-                let why = Uncompared::OriginFailed(fault);
-                if self.attempt >= ATTEMPTS || fault == Fault::Paused {
+                let why = Uncompared::OriginFailed(*fault);
+                if self.attempt >= ATTEMPTS || *fault == Fault::Paused {
                     return self.uncompared(why);
                 }
                 self.attempt += 1;
