@@ -6,7 +6,8 @@
 #     include "/etc/varnish/purgewatch-canary.vcl";
 #
 # after your own backends (the first backend of a VCL is the one that is used by default) and
-# before your own `sub vcl_recv` (of several, the first one is run first).
+# before your own `sub vcl_recv` (of several, the first one is run first). What was cached under
+# its path before, a 404 as a rule, goes with its TTL, or when it is banned.
 
 backend purgewatch_canary {
     # Where the daemon listens: `listen` of its [daemon].

@@ -253,7 +253,8 @@ impl Canary {
             Truth::Nowhere
         };
         let within = self.plan.interval.min(LONGEST_PROOF);
-        let (trial, act) = Trial::begin(truth, true, ProofLimits { within, rounds: BANS });
+        let limits = ProofLimits { within, rounds: BANS, grace: false };
+        let (trial, act) = Trial::begin(truth, true, limits);
         self.trial = Some(trial);
         act
     }
@@ -294,11 +295,12 @@ fn problem(finding: &Finding, plan: &CanaryPlan) -> Option<String> {
         Finding::Proof(Proof::Proven | Proof::Replaced { .. }) => return None,
         Finding::Proof(Proof::Survived(Survival::SameObject { .. })) => format!(
             "the ban was taken and had no effect: the object that was there before is still \
-             served; {}",
+             served{}",
             if plan.is_served {
-                "does the VCL remove the header x-purgewatch-canary?"
+                format!("; does the VCL remove the header x-purgewatch-canary?{hint}")
             } else {
-                "does the VCL change the URL or the Host, or not set what ban_headers names?"
+                "; does the VCL change the URL or the Host, or not set what ban_headers names?"
+                    .to_owned()
             }
         ),
         Finding::Proof(Proof::Survived(_)) => format!(
@@ -314,6 +316,9 @@ fn problem(finding: &Finding, plan: &CanaryPlan) -> Option<String> {
         Finding::NotBanned(problem) => problem.text.clone(),
         Finding::NeverHit { status } => {
             format!("answered with status {status} and never a hit: the node does not cache it{hint}")
+        }
+        Finding::Foreign { status } => {
+            format!("answered with status {status}, and not by this daemon{hint}")
         }
         Finding::NotACache => "the answer shows no sign of Varnish (X-Varnish or Via)".to_owned(),
         Finding::NodeFailed(fault) => format!("the node: {fault}"),

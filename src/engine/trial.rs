@@ -59,6 +59,12 @@ pub(super) enum Finding {
         /// The status of the last answer.
         status: u16,
     },
+    /// What is served is certainly not what is known to be the truth, by its status. Nothing was
+    /// banned.
+    Foreign {
+        /// The status.
+        status: u16,
+    },
     /// The node's answer shows no sign of Varnish. Nothing was banned.
     NotACache,
     /// The node did not answer acceptably. Nothing was banned.
@@ -146,10 +152,14 @@ impl Trial {
         if !seen.is_varnish {
             return Act::Done(Finding::NotACache);
         }
+        let status = seen.status.unwrap_or_default();
+        if matches!(&self.truth, Truth::Known(version) if version.status != status) {
+            return Act::Done(Finding::Foreign { status });
+        }
         let last = self.fetches >= FETCHES;
         match seen.maker() {
             Maker::ThisRequest if self.needs_hit && last => {
-                return Act::Done(Finding::NeverHit { status: seen.status.unwrap_or_default() });
+                return Act::Done(Finding::NeverHit { status });
             }
             Maker::ThisRequest if self.needs_hit => {
                 return Act::Wait(now + PAUSE * u32::from(self.fetches));

@@ -12,7 +12,7 @@ use super::support::buffer::{self, fetch};
 use super::support::ratio::{Pairs, Target};
 use purgewatch::clock::Clock;
 use purgewatch::engine::{AdminState, NodeSnapshot, ServiceLevel, Snapshot, TargetSnapshot};
-use purgewatch::expose::{Limits, Metrics, Question, Readiness, Surface, bind, scrape, serve};
+use purgewatch::expose::{CanaryBoard, Limits, Metrics, Question, Readiness, Surface, bind, scrape, serve};
 use purgewatch::model::{EndpointName, Mark, NodeName, OriginName, VariantName, Version};
 use purgewatch::verdict::State;
 use tokio::sync::mpsc;
@@ -80,7 +80,7 @@ fn snapshot(clock: Clock) -> Snapshot {
         failures: vec![("refused", 0), ("timeout", 0)],
         problem: None,
     };
-    let nodes = vec![NodeSnapshot { node, admin: Some(admin), level: ServiceLevel::default() }];
+    let nodes = vec![NodeSnapshot { node, admin: Some(admin), canary: None, level: ServiceLevel::default() }];
     Snapshot { taken: now, targets, nodes, endpoints: TARGETS }
 }
 

@@ -11,7 +11,7 @@ use purgewatch::clock::Clock;
 use purgewatch::engine::{AdminState, NodeSnapshot, ServiceLevel, Snapshot, TargetSnapshot};
 use purgewatch::expose::status::Document;
 use purgewatch::expose::{
-    BanResult, BanSource, BindError, Limits, Metrics, Question, Readiness, StoreHealth, Surface,
+    BanResult, BanSource, BindError, CanaryBoard, Limits, Metrics, Question, Readiness, StoreHealth, Surface,
     bind, serve,
 };
 use purgewatch::model::{EndpointName, Mark, NodeName, OriginName, VariantName, Version};
@@ -206,12 +206,15 @@ fn snapshot(targets: usize) -> Snapshot {
             NodeSnapshot {
                 node: node("cache-01"),
                 admin: Some(admin),
+                canary: None,
                 level: ServiceLevel::default(),
             },
-            NodeSnapshot { node: node("cache-02"), admin: None, level: ServiceLevel::default() },
+            NodeSnapshot { node: node("cache-02"), admin: None, canary: None,
+                level: ServiceLevel::default() },
             NodeSnapshot {
                 node: node("cache-03"),
                 admin: Some(AdminState::default()),
+                canary: None,
                 level: ServiceLevel::default(),
             },
         ],

@@ -14,6 +14,7 @@
 mod adm;
 mod admin;
 mod ban;
+mod canary;
 mod check;
 mod config;
 mod expose;

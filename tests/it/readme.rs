@@ -116,9 +116,14 @@ fn scraped() -> BTreeMap<String, Exported> {
     let origin = Origin::start();
     origin.serve("/", Response::ok("one").header("Cache-Control", "max-age=3600"));
     let varnishd = Varnishd::in_front_of(origin.address);
-    let config = QUICK.to_owned() + &peers(&varnishd, origin.address) + &endpoint("rec", "/", "");
+    let node = peers(&varnishd, origin.address)
+        .replace("[[origin]]", "canary = \"/\"\ncanary_interval = \"1s\"\n[[origin]]");
+    let config = QUICK.to_owned() + &node + &endpoint("rec", "/", "");
     let daemon = Daemon::start(&config);
     daemon.wait_for_state("rec", "fresh");
+    daemon.wait("the canary is proven", || {
+        daemon.metric("purgewatch_canary_last_proven_timestamp_seconds", &[]).is_some()
+    });
     daemon.wait("something is stored", || {
         daemon.metric("purgewatch_store_last_write_timestamp_seconds", &[]).is_some()
     });

@@ -48,6 +48,7 @@ pub(super) fn of(config: &Config, job: &str, least: Duration) -> Vec<Alert> {
     let slowest = config.endpoints.iter().map(|e| e.interval).max().unwrap_or_default();
     let mut alerts = vec![stale(least)];
     alerts.extend(purge_path(config, least));
+    alerts.extend(canary(config, least));
     alerts.push(not_probed(config, least));
     alerts.push(nothing_probed(slowest, least));
     alerts.push(unknown(slowest, least));
@@ -103,6 +104,29 @@ fn purge_path(config: &Config, least: Duration) -> Option<Alert> {
                       it now do nothing. purgewatch_node_admin_failures_total names the reason."
             .to_owned(),
         runbook: "runbook-purge-path-blocked",
+    })
+}
+
+/// Bans that do not work, whatever the reason. One failed round may be a restart of the node; two
+/// are not. A round that has not succeeded for long counts as well, should rounds have stopped.
+fn canary(config: &Config, least: Duration) -> Option<Alert> {
+    let canaries = config.nodes.iter().filter_map(|node| node.canary.as_ref());
+    let slowest = canaries.map(|canary| canary.interval).max()?;
+    let overdue = intervals(5, slowest, least * 5).as_secs();
+    Some(Alert {
+        name: "PurgewatchCanaryFailed",
+        expression: format!(
+            "purgewatch_canary_up == 0 or \
+             time() - purgewatch_canary_last_proven_timestamp_seconds > {overdue}"
+        ),
+        wait: intervals(2, slowest, least),
+        severity: Severity::Critical,
+        summary: "Bans do not work at {{ $labels.node }}".to_owned(),
+        description: "The canary of the node {{ $labels.node }} was banned, and that did not prove \
+                      that a ban takes effect there: bans sent to it now may do nothing. The \
+                      status page and the log name the reason."
+            .to_owned(),
+        runbook: "runbook-canary-failed",
     })
 }
 
