@@ -20,7 +20,8 @@ pub use diagnostic::{Diagnostic, Position, Report, Severity};
 pub use ignore::compile as compile_ignore;
 pub use load::{LARGEST_FILE, LoadError, Loaded, load, parse};
 pub use resolved::{
-    AdminPlace, AdminSettings, BanHeaders, Config, Daemon, Endpoint, Node, Origin, SecretSettings,
+    AdminPlace, AdminSettings, BanHeaders, Config, Daemon, Endpoint, Node, OnStale, Origin,
+    SecretSettings,
     ServerAddress, Variant,
 };
 

@@ -6,6 +6,7 @@ mod errands;
 mod journal;
 mod peers;
 mod plan;
+mod remedy;
 mod run;
 
 pub use driver::{Driver, Event};

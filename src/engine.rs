@@ -13,6 +13,7 @@ mod effect;
 mod errand;
 mod plan;
 mod record;
+mod remedy;
 mod round;
 mod schedule;
 mod snapshot;
@@ -30,6 +31,7 @@ use admin::Node;
 use budget::Budget;
 use canary::Canaries;
 use errand::Owner;
+use remedy::{Patient, Remedies};
 use round::{Round, Step};
 use schedule::Grid;
 use watch::{Outcome as PlaceOutcome, Watch};
@@ -44,6 +46,7 @@ pub use effect::{FetchId, Input, Output, Side};
 pub use errand::{Errand, ErrandId, ErrandResult};
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
 pub use record::{HistoryRecord, Record, Restored, VerdictRecord};
+pub use remedy::RemedyState;
 pub use snapshot::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
 
 /// The pure core of the daemon; see the module's documentation.
@@ -58,6 +61,7 @@ pub struct Engine {
     pending: HashMap<FetchId, Pending>,
     timers: BinaryHeap<Reverse<(Timestamp, u64, Timer)>>,
     canaries: Canaries,
+    remedies: Remedies,
     outputs: VecDeque<Output>,
     random: fastrand::Rng,
     counter: u64,
@@ -104,6 +108,7 @@ impl Engine {
             pending: HashMap::new(),
             timers: BinaryHeap::new(),
             canaries: Canaries::new(seed),
+            remedies: Remedies::new(),
             outputs: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
             counter: 0,
@@ -126,18 +131,24 @@ impl Engine {
         }
         self.run_timers(now);
         self.canaries.tick(now);
+        self.remedies.tick(now);
     }
 
     /// What is to be done next; `None` when there is nothing before the next deadline or input.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front().or_else(|| self.canaries.poll_output())
+        let own = self.outputs.pop_front().or_else(|| self.canaries.poll_output());
+        own.or_else(|| self.remedy_output())
     }
 
     /// When [`handle`](Self::handle) has to be called at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
-        timer.into_iter().chain(self.canaries.next_deadline()).min()
+        timer
+            .into_iter()
+            .chain(self.canaries.next_deadline())
+            .chain(self.remedies.next_deadline())
+            .min()
     }
 
     /// Whether each watch has finished a round since the plan began.
@@ -190,6 +201,7 @@ impl Engine {
                     node_version: place.version.clone(),
                     origin_version: watch.history.current().map(|seen| seen.version.clone()),
                     reason: place.reason.as_ref().map(ToString::to_string),
+                    remedy: self.remedies.state(endpoint, &place.node),
                 });
             }
             if let Some(added) = targets.get_mut(first..) {
@@ -231,6 +243,7 @@ impl Engine {
         self.timers.clear();
         self.replan_origins(&plan, now);
         self.replan_nodes(&plan, now);
+        self.remedies.replan(&plan);
         self.canaries.replan(if plan.once { &[] } else { &plan.nodes }, now);
         let mut gone = std::mem::take(&mut self.names);
         let mut old: Vec<_> = std::mem::take(&mut self.watches).into_iter().map(Some).collect();
@@ -512,9 +525,12 @@ impl Engine {
         let (once, jitter) = (self.once, self.random.f64());
         let Some(watch) = self.watch(at) else { return };
         let outcomes = watch.conclude(finding, once, now);
-        let mut outputs = Vec::new();
+        let (mut outputs, mut patients) = (Vec::new(), Vec::new());
         for outcome in outcomes {
             report(watch, &outcome, now, &mut outputs);
+            if outcome.is_surely_stale && !once {
+                patients.extend(patient(watch, outcome.place));
+            }
         }
         let due = watch.next_due(jitter, now);
         for output in &outputs {
@@ -525,6 +541,9 @@ impl Engine {
             }
         }
         self.outputs.extend(outputs);
+        for patient in patients {
+            self.remedies.stale(patient, now);
+        }
         if !once {
             self.set_round_timer(at, due);
         }
@@ -564,13 +583,36 @@ impl Engine {
     fn errand_done(&mut self, id: ErrandId, result: ErrandResult, now: Timestamp) {
         match id.owner {
             Owner::Canary(node) => self.canaries.done(&node, id.number, result, now),
-            Owner::Remedy(..) => {}
+            Owner::Remedy(endpoint, node) => {
+                self.remedies.done(&(endpoint, node), id.number, result, now);
+            }
         }
+    }
+
+    fn remedy_output(&mut self) -> Option<Output> {
+        let output = self.remedies.poll_output()?;
+        if let Output::Errand { errand: Errand::Fetch { side: Side::Origin(name), .. }, .. } = &output
+            && let Some(budget) = self.origins.get_mut(name)
+        {
+            budget.charge();
+        }
+        Some(output)
     }
 
     fn watch(&mut self, at: usize) -> Option<&mut Watch> {
         self.watches.get_mut(at)
     }
+}
+
+/// What is to be done about a place that is stale, if anything is.
+fn patient(watch: &Watch, place: usize) -> Option<Patient> {
+    Some(Patient {
+        endpoint: watch.plan.endpoint.clone(),
+        node: watch.places.get(place)?.node.clone(),
+        origin: watch.plan.origin.clone(),
+        target: watch.plan.target.clone(),
+        ban: watch.plan.remedy.clone()?,
+    })
 }
 
 fn report(watch: &Watch, outcome: &PlaceOutcome, now: Timestamp, outputs: &mut Vec<Output>) {

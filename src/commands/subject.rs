@@ -10,7 +10,7 @@ use super::Exit;
 use super::config_file::ConfigFile;
 use super::output::{Untrusted, complain};
 use crate::config::{
-    Config, Daemon, Endpoint, Node, Origin, ServerAddress, Variant, compile_ignore,
+    Config, Daemon, Endpoint, Node, OnStale, Origin, ServerAddress, Variant, compile_ignore,
 };
 use crate::model::{EndpointName, HttpUrl, NodeName, OriginName, VariantName};
 use crate::verdict::Compare;
@@ -194,10 +194,11 @@ fn given(arguments: &Subjects) -> Result<Config, Exit> {
             max_stale: Duration::ZERO,
             body_limit: BODY_LIMIT,
             ban_headers: None,
+            on_stale: OnStale::default(),
         });
     }
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let daemon = Daemon { listen, state_dir: PathBuf::new() };
+    let daemon = Daemon { listen, state_dir: PathBuf::new(), remedy_max_rate: 1 };
     Ok(Config { daemon, nodes, origins: vec![origin], endpoints })
 }
 

@@ -22,6 +22,8 @@ use crate::model::{HostPort, NodeName, OriginName, Scheme};
 
 const LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 19_131);
 const STATE_DIR: &str = "/var/lib/purgewatch";
+const REMEDY_MAX_RATE: usize = 6;
+const REMEDY_MAX_RATE_RANGE: RangeInclusive<usize> = 1..=600;
 const CONNECTIONS: usize = 16;
 const CONNECTIONS_RANGE: RangeInclusive<usize> = 1..=1_024;
 const MAX_RATE: f64 = 20.0;
@@ -42,7 +44,11 @@ pub(super) fn resolve<'t>(
     let mut top = Section::new(TOP, document.span(), document.get_ref(), findings);
     let daemon = match top.optional("daemon", |v, f| section("[daemon]", v, f)) {
         Some(section) => daemon(section),
-        None => Daemon { listen: LISTEN.into(), state_dir: STATE_DIR.into() },
+        None => Daemon {
+            listen: LISTEN.into(),
+            state_dir: STATE_DIR.into(),
+            remedy_max_rate: REMEDY_MAX_RATE,
+        },
     };
     let defaults = top.optional("defaults", |v, f| section("[defaults]", v, f));
     let defaults = defaults.map(Defaults::read).unwrap_or_default();
@@ -82,10 +88,12 @@ fn daemon(mut section: Section<'_>) -> Daemon {
         value::socket_address(value, findings, expected, "\"127.0.0.1:19131\" or \"[::]:19131\"")
     });
     let state_dir = section.optional("state_dir", value::absolute_path);
+    let rate = section.optional("remedy_max_rate", value::whole(REMEDY_MAX_RATE_RANGE));
     section.finish();
     Daemon {
         listen: listen.unwrap_or_else(|| LISTEN.into()),
         state_dir: state_dir.unwrap_or_else(|| STATE_DIR.into()),
+        remedy_max_rate: rate.unwrap_or(REMEDY_MAX_RATE),
     }
 }
 

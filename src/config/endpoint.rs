@@ -12,7 +12,7 @@ use super::diagnostic::{Finding, Kind};
 use super::reader::{Findings, Section, Value};
 use super::table::{Names, name, section};
 use super::value;
-use super::{BanHeaders, Endpoint, Variant};
+use super::{BanHeaders, Endpoint, OnStale, Variant};
 use crate::model::{EndpointName, HttpUrl, NodeName, OriginName, VariantName};
 use crate::verdict::Compare;
 
@@ -37,12 +37,12 @@ pub(super) struct Defaults {
     body_limit: Option<u64>,
     compare: Option<Compare>,
     ban_headers: Option<BanHeaders>,
+    on_stale: Option<OnStale>,
 }
 
 impl Defaults {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let read = Self::keys_of(&mut section);
-        section.not_yet("on_stale", "remedies come with a later version; leave the key out");
         if let (Some(interval), Some(timeout)) = (read.interval, read.timeout) {
             check_timeout(&section, interval, timeout);
         }
@@ -58,6 +58,7 @@ impl Defaults {
             body_limit: section.optional("body_limit", value::size(BODY_LIMIT_RANGE)),
             compare: section.optional("compare", value::compare),
             ban_headers: section.optional("ban_headers", ban_headers),
+            on_stale: section.optional("on_stale", on_stale),
         }
     }
 }
@@ -108,7 +109,6 @@ impl<'t> Reader<'t> {
         let (interval, timeout) = self.times(&section, &own);
         let headers = section.optional("headers", value::headers).unwrap_or_default();
         let variants = variants(&mut section, &headers);
-        section.not_yet("on_stale", "remedies come with a later version; leave the key out");
         section.finish();
         Some(Endpoint {
             name: name?,
@@ -123,6 +123,7 @@ impl<'t> Reader<'t> {
             max_stale: own.max_stale.or(self.defaults.max_stale).unwrap_or(MAX_STALE),
             body_limit: own.body_limit.or(self.defaults.body_limit).unwrap_or(BODY_LIMIT),
             ban_headers: own.ban_headers.or_else(|| self.defaults.ban_headers.clone()),
+            on_stale: own.on_stale.or(self.defaults.on_stale).unwrap_or_default(),
         })
     }
 
@@ -217,6 +218,18 @@ fn ban_headers<'t>(value: &'t Value<'t>, findings: &'t Findings) -> Option<BanHe
     let host = section.required("host", value::header_name);
     section.finish();
     Some(BanHeaders { url: url?, host: host? })
+}
+
+fn on_stale(value: &Value<'_>, findings: &Findings) -> Option<OnStale> {
+    match value::text(value, findings)? {
+        "alarm" => Some(OnStale::Alarm),
+        "ban" => Some(OnStale::Ban),
+        other => {
+            let message = format!("expected \"alarm\" or \"ban\", got {other:?}");
+            findings.wrong(value.span(), message);
+            None
+        }
+    }
 }
 
 /// The variants: those written, or else the one called `default`.

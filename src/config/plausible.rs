@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::diagnostic::{Finding, Kind};
 use super::reader::Findings;
-use super::{AdminPlace, Daemon, Endpoint, Node, Origin};
+use super::{AdminPlace, Daemon, Endpoint, Node, OnStale, Origin};
 use crate::model::NodeName;
 
 /// A value with the place that findings about it point at.
@@ -89,6 +89,7 @@ pub(super) fn warn(
 ) {
     warn_of_twins(nodes, "address", |node| Some(&node.http), findings);
     warn_of_twins(nodes, "admin port", |n| n.admin.as_ref().map(|a| &a.place), findings);
+    warn_of_remedies(nodes, endpoints, findings);
     for Placed { value: origin, place } in origins {
         let (mut rate, mut used) = (0.0, false);
         for endpoint in endpoints.iter().filter(|e| e.value.origin == origin.name) {
@@ -107,6 +108,26 @@ pub(super) fn warn(
             );
             let finding = Finding::warning(place.clone(), message);
             findings.add(finding.help("raise `max_rate`, or the `interval` of its endpoints"));
+        }
+    }
+}
+
+/// Warns of nodes at which a stale endpoint cannot be banned, once for each.
+fn warn_of_remedies(
+    nodes: &[Placed<Node>],
+    endpoints: &[Placed<Endpoint>],
+    findings: &Findings,
+) {
+    for Placed { value: node, place } in nodes.iter().filter(|node| node.value.admin.is_none()) {
+        let wants = |endpoint: &Endpoint| {
+            endpoint.on_stale == OnStale::Ban && endpoint.nodes.contains(&node.name)
+        };
+        if let Some(endpoint) = endpoints.iter().map(|e| &e.value).find(|e| wants(e)) {
+            let message = format!(
+                "this node has no `admin`: `on_stale = \"ban\"` of {:?} cannot ban there",
+                endpoint.name
+            );
+            findings.add(Finding::warning(place.clone(), message));
         }
     }
 }

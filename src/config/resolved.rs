@@ -61,6 +61,8 @@ pub struct Daemon {
     pub listen: SocketAddr,
     /// The directory for what must survive a restart. Default: `/var/lib/purgewatch`.
     pub state_dir: PathBuf,
+    /// The most bans a minute that cure what is stale: 1 to 600. Default: 6.
+    pub remedy_max_rate: usize,
 }
 
 /// `[[node]]`: one Varnish instance.
@@ -213,6 +215,18 @@ pub struct Endpoint {
     pub body_limit: u64,
     /// The response headers that bans on URLs can go by, if the VCL sets such.
     pub ban_headers: Option<BanHeaders>,
+    /// What is done at a node where it is stale. Default: nothing but the alarm.
+    pub on_stale: OnStale,
+}
+
+/// What is done at a node where an endpoint is stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnStale {
+    /// `"alarm"`: nothing beyond saying so.
+    #[default]
+    Alarm,
+    /// `"ban"`: that one URL is banned there once more.
+    Ban,
 }
 
 impl Endpoint {

@@ -70,6 +70,17 @@ pub enum Event {
         /// What is wrong.
         problem: Option<String>,
     },
+    /// What was stale was banned once more.
+    Remedied {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// The node.
+        node: NodeName,
+        /// Whether the node serves what the origin serves now.
+        cured: bool,
+        /// What came of it.
+        result: String,
+    },
     /// Nothing is under way and nothing will be due: a plan for one round is done.
     Idle,
 }
@@ -205,6 +216,9 @@ impl Driver {
                     metrics.record_proof(&node, &proof);
                 }
                 None
+            }
+            Output::Remedied { endpoint, node, cured, result } => {
+                Some(Event::Remedied { endpoint, node, cured, result })
             }
             Output::ServeCanary { node, body } => Some(Event::ServeCanary { node, body }),
             Output::CanaryChanged { node, up, problem } => {

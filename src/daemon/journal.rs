@@ -88,6 +88,17 @@ pub(super) fn canary_changed(node: &NodeName, up: bool, problem: Option<&str>) {
     }
 }
 
+/// What was stale was banned once more.
+pub(super) fn remedied(endpoint: &EndpointName, node: &NodeName, cured: bool, result: &str) {
+    let text = format!("{endpoint} at {node} was stale and was banned once more: {result}");
+    let (endpoint, node) = (endpoint.as_str(), node.as_str());
+    if cured {
+        info!(endpoint, node, "{text}");
+    } else {
+        warn!(endpoint, node, "{text}");
+    }
+}
+
 fn seconds(duration: Option<Duration>) -> Option<f64> {
     duration.map(|duration| duration.as_secs_f64())
 }

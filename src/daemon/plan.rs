@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::canary;
+use super::{canary, remedy};
 use crate::config::{Config, Endpoint};
 use crate::engine::{NodePlan, OriginPlan, Plan, WatchPlan};
 use crate::verdict::Target;
@@ -24,13 +24,15 @@ pub fn plan(config: &Config) -> Plan {
             })
             .collect(),
         watches: config.endpoints.iter().flat_map(watch_plans).collect(),
+        remedy_max_rate: config.daemon.remedy_max_rate,
         once: false,
     }
 }
 
 /// One watch for each variant of an endpoint.
 pub fn watch_plans(endpoint: &Endpoint) -> impl Iterator<Item = WatchPlan> {
-    endpoint.variants.iter().map(|variant| WatchPlan {
+    let remedy = remedy::ban(endpoint).map(Arc::new);
+    endpoint.variants.iter().map(move |variant| WatchPlan {
         endpoint: endpoint.name.clone(),
         variant: variant.name.clone(),
         target: Arc::new(Target {
@@ -45,5 +47,6 @@ pub fn watch_plans(endpoint: &Endpoint) -> impl Iterator<Item = WatchPlan> {
         nodes: endpoint.nodes.clone(),
         interval: endpoint.interval,
         max_stale: endpoint.max_stale,
+        remedy: remedy.clone(),
     })
 }

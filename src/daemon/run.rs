@@ -155,6 +155,9 @@ impl Daemon {
                 journal::admin_changed(&node, up, problem.as_deref());
             }
             Event::BecameFresh { node, after } => self.metrics.record_time_to_fresh(&node, after),
+            Event::Remedied { endpoint, node, cured, result } => {
+                journal::remedied(&endpoint, &node, cured, &result);
+            }
             Event::ServeCanary { node, body } => self.canaries.serve(&node, body),
             Event::CanaryChanged { node, up, problem } => {
                 journal::canary_changed(&node, up, problem.as_deref());
@@ -204,10 +207,11 @@ impl Daemon {
         if config.daemon != self.config.daemon {
             warn!("[daemon] has changed: that needs a restart, and is left as it was");
         }
+        let config = Config { daemon: self.config.daemon.clone(), ..config };
         watch_names(&self.metrics, &config);
         self.canaries.retain(config.nodes.iter().filter(|n| n.canary.is_some()).map(|n| &n.name));
         self.driver.replan(plan(&config), Arc::clone(&self.peers));
-        self.config = Config { daemon: self.config.daemon.clone(), ..config };
+        self.config = config;
         true
     }
 

@@ -59,6 +59,11 @@ impl Budget {
         Err(now + Duration::from_secs_f64(wait.min(3_600.0)) + Duration::from_millis(1))
     }
 
+    /// Counts a request that does not wait for its turn; those that do wait the longer.
+    pub(super) fn charge(&mut self) {
+        self.tokens -= 1.0;
+    }
+
     /// Whether the origin asked for a pause that is not over.
     pub(super) fn is_paused(&self, now: Timestamp) -> bool {
         now < self.paused_until

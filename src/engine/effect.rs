@@ -127,6 +127,17 @@ pub enum Output {
         /// What is wrong.
         problem: Option<String>,
     },
+    /// What was stale was banned once more.
+    Remedied {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// The node.
+        node: NodeName,
+        /// Whether the node serves what the origin serves now.
+        cured: bool,
+        /// What came of it, in words.
+        result: String,
+    },
     /// A ban of the daemon was taken, and this is known of its effect.
     Proved {
         /// The node.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::canary::CanaryPlan;
+use crate::ban::Expression;
 use crate::model::{EndpointName, NodeName, OriginName, VariantName};
 use crate::verdict::Target;
 
@@ -18,6 +19,8 @@ pub struct Plan {
     pub nodes: Vec<NodePlan>,
     /// The endpoints' variants; each pair of names once.
     pub watches: Vec<WatchPlan>,
+    /// The most bans a minute that cure what is stale, at all nodes together.
+    pub remedy_max_rate: usize,
     /// Whether each watch is for one round only, as in `check`: all are due at once, a confirmed
     /// mismatch is stale at once, and one failure is enough.
     pub once: bool,
@@ -60,6 +63,9 @@ pub struct WatchPlan {
     pub interval: Duration,
     /// How long a node may lag behind.
     pub max_stale: Duration,
+    /// What bans that URL and nothing else, where a stale one is to be banned; the same for all
+    /// variants of an endpoint.
+    pub remedy: Option<Arc<Expression>>,
 }
 
 impl WatchPlan {

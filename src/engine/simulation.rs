@@ -1,5 +1,7 @@
 //! Whole stories, played through the engine in no time.
 
+mod proving;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +68,7 @@ fn plan(endpoints: usize, nodes: usize) -> Plan {
         nodes: node_names.clone(),
         interval: Duration::from_secs(30),
         max_stale: Duration::from_secs(60),
+        remedy: None,
     };
     let admin_interval = Some(Duration::from_secs(15));
     Plan {
@@ -75,6 +78,7 @@ fn plan(endpoints: usize, nodes: usize) -> Plan {
             .map(|name| NodePlan { name: name.clone(), admin_interval, canary: None })
             .collect(),
         watches: (0..endpoints).map(watch).collect(),
+        remedy_max_rate: 6,
         once: false,
     }
 }
@@ -148,6 +152,7 @@ impl World {
                     Output::Errand { .. }
                     | Output::ServeCanary { .. }
                     | Output::CanaryChanged { .. }
+                    | Output::Remedied { .. }
                     | Output::Proved { .. } => panic!("nothing of the kind is planned"),
                     Output::Record(record) => self.records.push(record),
                     Output::AdminChanged { up, .. } => self.admin.push((self.seconds(), up)),

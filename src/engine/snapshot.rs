@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CanaryState, ServiceLevel};
+use super::{CanaryState, RemedyState, ServiceLevel};
 use crate::model::{EndpointName, NodeName, Timestamp, VariantName, Version};
 use crate::verdict::{ProbeResult, State};
 
@@ -50,6 +50,8 @@ pub struct TargetSnapshot {
     pub origin_version: Option<Version>,
     /// One line for people: why the state is what it is, where there is more to say.
     pub reason: Option<String>,
+    /// What came of the last ban that was to cure the endpoint at this node, if there was one.
+    pub remedy: Option<RemedyState>,
 }
 
 impl TargetSnapshot {

@@ -74,6 +74,9 @@ pub(super) struct Outcome {
     /// The time from the origin's change to the round that saw the node follow it.
     pub(super) time_to_fresh: Option<Duration>,
     pub(super) record: bool,
+    /// Whether it is stale beyond doubt: confirmed in this round, by an origin that answered, agreed
+    /// with itself and is settled.
+    pub(super) is_surely_stale: bool,
 }
 
 impl Watch {
@@ -193,6 +196,7 @@ impl Watch {
             self.history.round_agreed();
         }
         let limits = self.limits(once);
+        let is_sure = finding.origin_agreed && self.history.is_settled(now);
         let mut outcomes = Vec::with_capacity(finding.comparisons.len());
         for (at, comparison) in finding.comparisons {
             let Some(place) = self.places.get_mut(at) else { continue };
@@ -210,6 +214,9 @@ impl Watch {
                 time_to_fresh: behind_since.map(|since| now.since(since)),
                 record: transition.is_some()
                     || run != place.verdict.mismatch.as_ref().map(|run| run.since),
+                is_surely_stale: is_sure
+                    && state == State::Stale
+                    && matches!(comparison, Comparison::Differs { .. }),
             });
         }
         outcomes

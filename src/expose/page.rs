@@ -145,7 +145,7 @@ fn write_targets(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
     });
     page.push_str(
         "<h2>Endpoints</h2>\n<table>\n<tr><th>endpoint<th>variant<th>node<th>state<th>for\
-         <th>stale for<th>allowed<th>node serves<th>origin serves<th>reason\n",
+         <th>stale for<th>allowed<th>node serves<th>origin serves<th>reason<th>remedy\n",
     );
     for target in targets.iter().take(ROWS) {
         let label = target.state.label();
@@ -158,7 +158,7 @@ fn write_targets(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
         writeln!(
             page,
             "<tr><td>{}<td>{}<td>{}<td class=\"state {label}\">{label}<td>{lasting}<td>{stale}\
-             <td>{}<td>{}<td>{}<td>{}",
+             <td>{}<td>{}<td>{}<td>{}<td>{}",
             Escaped(target.endpoint.as_str()),
             Escaped(target.variant.as_str()),
             Escaped(target.node.as_str()),
@@ -166,6 +166,7 @@ fn write_targets(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
             Escaped(&version(&target.node_version)),
             Escaped(&version(&target.origin_version)),
             Escaped(target.reason.as_deref().unwrap_or_default()),
+            Escaped(target.remedy.as_ref().map_or("", |remedy| &remedy.result)),
         )?;
     }
     page.push_str("</table>\n");

@@ -68,6 +68,22 @@ pub struct Target<'a> {
     pub origin_version: Option<String>,
     /// Why the state is what it is, where there is more to say.
     pub reason: Option<Cow<'a, str>>,
+    /// The last ban that was to cure it, if there was one since the daemon started; the same for
+    /// all variants.
+    pub remedy: Option<Remedy<'a>>,
+}
+
+/// A ban of the daemon on what was stale.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Remedy<'a> {
+    /// How many there were.
+    pub count: u64,
+    /// When the last one ended.
+    pub last: f64,
+    /// Whether the node served what the origin served after it.
+    pub cured: bool,
+    /// What came of it, in words.
+    pub result: Cow<'a, str>,
 }
 
 /// What is known of one node.
@@ -139,6 +155,12 @@ impl<'a> Target<'a> {
             node_version: target.node_version.as_ref().map(ToString::to_string),
             origin_version: target.origin_version.as_ref().map(ToString::to_string),
             reason: target.reason.as_deref().map(Into::into),
+            remedy: target.remedy.as_ref().map(|remedy| Remedy {
+                count: remedy.count,
+                last: time(remedy.last),
+                cured: remedy.cured,
+                result: remedy.result.as_str().into(),
+            }),
         }
     }
 }

@@ -72,6 +72,7 @@ fn snapshot(clock: Clock) -> Snapshot {
                 mark: Mark::Body([u8::try_from(n % 256).unwrap_or(0); 32]),
             }),
             reason: None,
+            remedy: None,
         })
         .collect();
     let admin = AdminState {

@@ -191,6 +191,7 @@ fn snapshot(targets: usize) -> Snapshot {
         probes: [5, 0, 0, 0, 1, 0, 0],
         node_version: version("\"<script>alert('n')</script>\""),
         origin_version: version("\"v2\""),
+        remedy: None,
         reason: Some("the node says <b>\"no\"</b>\u{1b}[31m".to_owned()),
     };
     let admin = AdminState {
