@@ -2,6 +2,7 @@
 
 mod driver;
 mod journal;
+mod ledger;
 mod peers;
 mod plan;
 mod run;

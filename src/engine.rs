@@ -8,6 +8,7 @@
 mod admin;
 mod budget;
 mod effect;
+mod ledger;
 mod plan;
 mod record;
 mod round;
@@ -33,6 +34,11 @@ use crate::verdict::{Change, Fault, FetchRequest, Observation, OriginHistory, Si
 
 pub use admin::AdminProblem;
 pub use effect::{FetchId, Input, Output, Side};
+pub use ledger::{
+    Backlog, BanResult, BanSource, BanText, BanTextError, DropReason, Entry, EntryId, Evidence,
+    Inspection, Issue, LONGEST_BAN, Ledger, LedgerOutput, LedgerRecord, Limits as LedgerLimits, Miss, Needless,
+    News, Pending as PendingBan, Process, Request, Standing,
+};
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
 pub use record::{HistoryRecord, Record, Restored, VerdictRecord};
 pub use snapshot::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
@@ -48,6 +54,7 @@ pub struct Engine {
     once: bool,
     pending: HashMap<FetchId, Pending>,
     timers: BinaryHeap<Reverse<(Timestamp, u64, Timer)>>,
+    ledger: Ledger,
     outputs: VecDeque<Output>,
     random: fastrand::Rng,
     counter: u64,
@@ -93,13 +100,16 @@ impl Engine {
             once: plan.once,
             pending: HashMap::new(),
             timers: BinaryHeap::new(),
+            ledger: Ledger::new(LedgerLimits::default(), restored.ledger, seed, now),
             outputs: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
             counter: 0,
             grids: 0,
         };
+        let restored = Restored { ledger: Vec::new(), ..restored };
         engine.replan(plan, now);
         engine.restore(restored, now);
+        engine.take_from_ledger();
         engine
     }
 
@@ -111,8 +121,33 @@ impl Engine {
             Input::AdminChecked { node, result } => self.admin_checked(&node, result, now),
             Input::Replan(plan) => self.replan(plan, now),
             Input::ProbeNow => self.probe_now(now),
+            Input::Inspected { node, result } => self.ledger.inspected(&node, result, now),
+            Input::Delivered { node, results } => self.ledger.delivered(&node, results, now),
         }
         self.run_timers(now);
+        self.ledger.tick(now);
+        self.take_from_ledger();
+    }
+
+    /// Takes in bans that were issued; see [`Ledger::issue`]. Returns their names, and every record
+    /// that is to be stored before anybody is told of them, with those that had not been polled.
+    pub fn issue(&mut self, issues: Vec<Issue>, now: Timestamp) -> (Vec<EntryId>, Vec<Record>) {
+        let ids = issues.into_iter().map(|issue| self.ledger.issue(issue, now)).collect();
+        self.take_from_ledger();
+        let mut records = Vec::new();
+        for output in std::mem::take(&mut self.outputs) {
+            match output {
+                Output::Record(record) => records.push(record),
+                other => self.outputs.push_back(other),
+            }
+        }
+        (ids, records)
+    }
+
+    /// What is known of invalidations.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// What is to be done next; `None` when there is nothing before the next deadline or input.
@@ -123,7 +158,8 @@ impl Engine {
     /// When [`handle`](Self::handle) has to be called at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.timers.peek().map(|Reverse((at, ..))| *at)
+        let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
+        timer.into_iter().chain(self.ledger.next_deadline()).min()
     }
 
     /// Whether each watch has finished a round since the plan began.
@@ -210,6 +246,9 @@ impl Engine {
         self.timers.clear();
         self.replan_origins(&plan, now);
         self.replan_nodes(&plan, now);
+        let with_admin = plan.nodes.iter().filter(|node| node.admin_interval.is_some());
+        let with_admin: Vec<_> = with_admin.map(|node| node.name.clone()).collect();
+        self.ledger.watch(&with_admin, now);
         let mut gone = std::mem::take(&mut self.names);
         let mut old: Vec<_> = std::mem::take(&mut self.watches).into_iter().map(Some).collect();
         let count = plan.watches.len();
@@ -326,6 +365,7 @@ impl Engine {
                     let valid = |node: &&mut Node| node.timer == number && !node.in_flight;
                     if let Some(node) = self.nodes.get_mut(&name).filter(valid) {
                         node.in_flight = true;
+                        self.ledger.check_begins(&name);
                         self.outputs.push_back(Output::CheckAdmin(name));
                     }
                 }
@@ -511,7 +551,20 @@ impl Engine {
 
     // Admin ports.
 
-    fn admin_checked(&mut self, name: &NodeName, result: Result<(), AdminProblem>, now: Timestamp) {
+    fn admin_checked(
+        &mut self,
+        name: &NodeName,
+        result: Result<Option<Process>, AdminProblem>,
+        now: Timestamp,
+    ) {
+        match &result {
+            Ok(process) => self.ledger.check_passed(name, *process, now),
+            Err(problem) => {
+                let (result, reason) = (BanResult::Unreachable, problem.reason.to_owned());
+                self.ledger.check_failed(name, &Miss { result, reason });
+            }
+        }
+        let result = result.map(drop);
         let jitter = 0.95 + 0.1 * self.random.f64();
         let Some(node) = self.nodes.get_mut(name) else { return };
         let changed = node.checked(result, now);
@@ -527,6 +580,18 @@ impl Engine {
         }
         if let Some(due) = due.filter(|_| !self.once) {
             self.set_admin_timer(name, due);
+        }
+    }
+
+    // The ledger.
+
+    fn take_from_ledger(&mut self) {
+        while let Some(output) = self.ledger.poll_output() {
+            self.outputs.push_back(match output {
+                LedgerOutput::Request { node, request } => Output::Request { node, request },
+                LedgerOutput::Record(record) => Output::Record(Record::Ledger(record)),
+                LedgerOutput::News(news) => Output::News(news),
+            });
         }
     }
 

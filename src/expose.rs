@@ -7,11 +7,13 @@
 //! | `/-/ready` | 200 once the daemon works, 503 before and while it drains |
 //! | `/api/v1/status` | the same as the metrics, as one JSON [`Document`](status::Document) |
 //! | `/` | a page for people; no script needed |
+//! | `/api/v1/bans` | on the Unix socket only: the ledger; POST hands bans in |
 //!
 //! A large answer is written piece by piece while it is sent: a daemon with 10,000 endpoints has
 //! some 20 MB of metrics and never holds more than a few hundred kilobytes of them. What a client
 //! may cost is bounded by [`Limits`]; a client that is slow, silent or hostile is cut off.
 
+mod bans;
 mod connection;
 mod content;
 mod families;
@@ -19,11 +21,17 @@ mod metrics;
 mod page;
 mod process;
 mod routes;
+mod socket;
 pub mod status;
 mod text;
 
+pub use bans::{
+    Accepted, BanQuery, IssueError, IssueReply, MOST_BANS, Submission, SubmittedBan, SubmittedNode,
+};
 pub use connection::{BindError, Limits, bind, serve};
-pub use metrics::{BanResult, BanSource, Metrics, Side, StoreHealth};
+pub use socket::{SocketError, bind_socket, serve_socket};
+pub use crate::engine::{BanResult, BanSource};
+pub use metrics::{LedgerState, Metrics, Side, StoreHealth};
 pub use routes::{Question, Readiness, Refresh, Surface};
 
 /// Everything that `/metrics` would answer for this snapshot, piece by piece, without a listener.

@@ -1,5 +1,6 @@
 //! `purgewatch ban`: bans on one node or all configured ones, at the same time.
 
+mod ledger;
 mod report;
 mod send;
 mod source;
@@ -78,6 +79,10 @@ pub(super) struct Arguments {
     /// rejected ban
     #[arg(long, value_name = "COUNT", default_value_t = 2)]
     retries: u32,
+    /// Do not tell the daemon of this host which nodes took the ban; without this, it delivers the
+    /// ban to the others when they are back
+    #[arg(long)]
+    no_ledger: bool,
     #[command(flatten)]
     nodes: Nodes,
 }
@@ -129,6 +134,9 @@ impl Arguments {
         };
         document(output, &reports, exit);
         report::failed(&bans, &chosen, &reports);
+        if !self.no_ledger {
+            ledger::tell_daemon(&bans, &chosen, &reports);
+        }
         Ok(exit)
     }
 

@@ -190,7 +190,7 @@ fn given(arguments: &Subjects) -> Result<Config, Exit> {
         });
     }
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let daemon = Daemon { listen, state_dir: PathBuf::new() };
+    let daemon = Daemon { listen, state_dir: PathBuf::new(), socket: None };
     Ok(Config { daemon, nodes, origins: vec![origin], endpoints })
 }
 

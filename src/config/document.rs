@@ -41,7 +41,7 @@ pub(super) fn resolve<'t>(
     let mut top = Section::new(TOP, document.span(), document.get_ref(), findings);
     let daemon = match top.optional("daemon", |v, f| section("[daemon]", v, f)) {
         Some(section) => daemon(section),
-        None => Daemon { listen: LISTEN.into(), state_dir: STATE_DIR.into() },
+        None => Daemon { listen: LISTEN.into(), state_dir: STATE_DIR.into(), socket: None },
     };
     let defaults = top.optional("defaults", |v, f| section("[defaults]", v, f));
     let defaults = defaults.map(Defaults::read).unwrap_or_default();
@@ -77,10 +77,12 @@ fn daemon(mut section: Section<'_>) -> Daemon {
         value::socket_address(value, findings, expected, "\"127.0.0.1:19131\" or \"[::]:19131\"")
     });
     let state_dir = section.optional("state_dir", value::absolute_path);
+    let socket = section.optional("socket", value::absolute_path);
     section.finish();
     Daemon {
         listen: listen.unwrap_or_else(|| LISTEN.into()),
         state_dir: state_dir.unwrap_or_else(|| STATE_DIR.into()),
+        socket,
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) const TOP: &str = "the top level";
 
 /// The tables of a configuration and their keys, for telling where a misplaced key belongs.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("[daemon]", &["listen", "state_dir"]),
+    ("[daemon]", &["listen", "state_dir", "socket"]),
     ("[defaults]", &["interval", "timeout", "max_stale", "body_limit", "compare", "ban_headers"]),
     (
         "[[node]]",

@@ -60,6 +60,9 @@ pub struct Daemon {
     pub listen: SocketAddr,
     /// The directory for what must survive a restart. Default: `/var/lib/purgewatch`.
     pub state_dir: PathBuf,
+    /// The Unix socket for what changes something. Default: in the directory that systemd made for
+    /// the service (`RuntimeDirectory=`), else none.
+    pub socket: Option<PathBuf>,
 }
 
 /// `[[node]]`: one Varnish instance.

@@ -9,9 +9,13 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Peers;
 use super::journal::chain;
+use super::ledger;
 use crate::admin::AdminError;
 use crate::clock::Clock;
-use crate::engine::{AdminProblem, Engine, FetchId, Input, Output, Plan, Record, Side, Snapshot};
+use crate::engine::{
+    AdminProblem, BanResult, Engine, EntryId, FetchId, Input, Inspection, Issue, Ledger, Miss, News,
+    Output, Plan, Process, Record, Request, Side, Snapshot,
+};
 use crate::expose::Metrics;
 use crate::model::{EndpointName, NodeName, VariantName};
 use crate::verdict::{Failure, FetchRequest, Observation, Outcome, Phases, Transition};
@@ -50,6 +54,8 @@ pub enum Event {
         /// How long after the change was first seen.
         after: Duration,
     },
+    /// Something of the ledger to be counted or told.
+    News(News),
     /// Nothing is under way and nothing will be due: a plan for one round is done.
     Idle,
 }
@@ -71,13 +77,17 @@ pub struct Driver {
 #[derive(Debug)]
 enum Done {
     Fetched { id: FetchId, side: Side, observation: Observation },
-    Checked { node: NodeName, result: Result<(), AdminProblem> },
+    Checked { node: NodeName, result: Result<Option<Process>, AdminProblem> },
+    Inspected { node: NodeName, result: Result<Inspection, Miss> },
+    Delivered { node: NodeName, results: Vec<Result<(), Miss>> },
 }
 
 #[derive(Debug, Clone)]
 enum Task {
     Fetch { id: FetchId, side: Side },
     Check(NodeName),
+    Inspect(NodeName),
+    Deliver(NodeName),
 }
 
 impl Driver {
@@ -135,6 +145,17 @@ impl Driver {
         self.engine.handle(Input::Replan(plan), self.clock.now());
     }
 
+    /// Takes in bans that were issued; see [`Engine::issue`].
+    pub fn issue(&mut self, issues: Vec<Issue>) -> (Vec<EntryId>, Vec<Record>) {
+        self.engine.issue(issues, self.clock.now())
+    }
+
+    /// What is known of invalidations.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        self.engine.ledger()
+    }
+
     /// Everything that is known.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -166,6 +187,11 @@ impl Driver {
                 self.check_admin(node);
                 None
             }
+            Output::Request { node, request } => {
+                self.request(node, request);
+                None
+            }
+            Output::News(news) => Some(Event::News(news)),
             Output::Record(record) => Some(Event::Record(record)),
             Output::Changed { endpoint, variant, node, transition, reason } => {
                 Some(Event::Changed { endpoint, variant, node, transition, reason })
@@ -200,9 +226,32 @@ impl Driver {
         let handle = self.tasks.spawn(async move {
             let result = match peer {
                 Some(peer) => peer.check().await,
-                None => return Done::Checked { node, result: Ok(()) },
+                None => return Done::Checked { node, result: Ok(None) },
             };
             Done::Checked { node, result: result.map_err(|error| problem(&error)) }
+        });
+        self.under_way.insert(handle.id(), task);
+    }
+
+    fn request(&mut self, node: NodeName, request: Request) {
+        let peer = self.peers.admin(&node);
+        let task = match &request {
+            Request::Inspect => Task::Inspect(node.clone()),
+            Request::Deliver(_) => Task::Deliver(node.clone()),
+        };
+        let handle = self.tasks.spawn(async move {
+            match (request, peer) {
+                (Request::Inspect, Some(peer)) => {
+                    Done::Inspected { node, result: ledger::inspect(&peer).await }
+                }
+                (Request::Deliver(bans), Some(peer)) => {
+                    Done::Delivered { node, results: ledger::deliver(&peer, &bans).await }
+                }
+                (Request::Inspect, None) => Done::Inspected { node, result: Err(internal()) },
+                (Request::Deliver(_), None) => {
+                    Done::Delivered { node, results: vec![Err(internal())] }
+                }
+            }
         });
         self.under_way.insert(handle.id(), task);
     }
@@ -223,6 +272,10 @@ impl Driver {
                     let text = format!("the check itself failed: {error}");
                     Done::Checked { node, result: Err(AdminProblem { reason: "internal", text }) }
                 }
+                Some(Task::Inspect(node)) => Done::Inspected { node, result: Err(internal()) },
+                Some(Task::Deliver(node)) => {
+                    Done::Delivered { node, results: vec![Err(internal())] }
+                }
             },
         };
         let now = self.clock.now();
@@ -240,6 +293,12 @@ impl Driver {
             Done::Checked { node, result } => {
                 self.engine.handle(Input::AdminChecked { node, result }, now);
             }
+            Done::Inspected { node, result } => {
+                self.engine.handle(Input::Inspected { node, result }, now);
+            }
+            Done::Delivered { node, results } => {
+                self.engine.handle(Input::Delivered { node, results }, now);
+            }
         }
     }
 }
@@ -248,6 +307,11 @@ fn nothing_observed(clock: Clock) -> Observation {
     let now = clock.now();
     let outcome = Outcome::Failed(Failure::Unreachable);
     Observation { started: now, finished: now, phases: Phases::default(), outcome }
+}
+
+/// A task ended without an answer: what it had sent is not known.
+fn internal() -> Miss {
+    Miss { result: BanResult::Unconfirmed, reason: "internal".to_owned() }
 }
 
 fn problem(error: &AdminError) -> AdminProblem {

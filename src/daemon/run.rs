@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
-use super::{Driver, Event, PeerError, Peers, journal, plan};
+use super::{Driver, Event, PeerError, Peers, journal, ledger, plan};
 use crate::admin::LABELS;
 use crate::clock::{Clock, random_seed};
 use crate::config::{Config, Loaded, load};
 use crate::engine::Engine;
-use crate::expose::{self, BindError, Limits, Metrics, Question, Readiness, StoreHealth, Surface};
+use crate::expose::{
+    self, Accepted, BindError, IssueReply, Limits, Metrics, Question, Readiness, StoreHealth,
+    Submission, Surface,
+};
 use crate::store::{Fault, Store};
 use crate::systemd::{Credentials, Notifier, Watchdog};
 
@@ -72,7 +75,11 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
     let (asker, questions) = mpsc::channel(QUESTIONS);
     let readiness = Readiness::starting();
     let surface = surface(&metrics, &store, asker, readiness.clone(), clock);
-    let listener = Listener::start(listener, surface)?;
+    let socket = match ledger::socket_path(config.daemon.socket.as_deref()) {
+        Some(path) => ledger::open_socket(path).await,
+        None => None,
+    };
+    let listener = Listener::start(listener, socket, surface)?;
 
     let mut daemon = Daemon {
         path: path.to_owned(),
@@ -136,7 +143,10 @@ impl Daemon {
                     }
                 }
                 Some(question) = questions.recv() => self.answer(question),
-                _ = housekeeping.tick() => self.tell_problems(),
+                _ = housekeeping.tick() => {
+                    self.tell_problems();
+                    self.metrics.set_ledger(ledger::state(self.driver.ledger()));
+                }
                 event = self.driver.next() => self.take_in(event),
             }
         }
@@ -152,16 +162,37 @@ impl Daemon {
                 journal::admin_changed(&node, up, problem.as_deref());
             }
             Event::BecameFresh { node, after } => self.metrics.record_time_to_fresh(&node, after),
+            Event::News(news) => {
+                ledger::tell(news, &self.metrics);
+                self.metrics.set_ledger(ledger::state(self.driver.ledger()));
+            }
             Event::Idle => {}
         }
     }
 
-    fn answer(&self, question: Question) {
+    fn answer(&mut self, question: Question) {
         // Whoever asked may have gone meanwhile.
         match question {
             Question::Snapshot(reply) => drop(reply.send(self.driver.snapshot())),
             Question::Alive(reply) => drop(reply.send(())),
+            Question::Issue(submission, reply) => self.issue(submission, reply),
+            Question::Bans(query, reply) => {
+                drop(reply.send(ledger::shown(self.driver.ledger(), query)));
+            }
         }
+    }
+
+    /// Takes bans into the ledger. Whoever handed them in is told once they are on the disk.
+    fn issue(&mut self, submission: Submission, reply: IssueReply) {
+        let issues = match ledger::issues(submission, &self.peers) {
+            Ok(issues) => issues,
+            Err(fault) => return drop(reply.send(Err(fault))),
+        };
+        let (ids, records) = self.driver.issue(issues);
+        self.store.save_durably(records, move |stored| {
+            let _ = reply.send(Ok(Accepted { ids, stored }));
+        });
+        self.metrics.set_ledger(ledger::state(self.driver.ledger()));
     }
 
     fn reload(&mut self) {
@@ -276,28 +307,37 @@ fn surface(
 
 /// The HTTP listener, on a thread of its own: writing a large scrape must not hold up a probe.
 struct Listener {
-    stop: oneshot::Sender<()>,
+    stop: watch::Sender<()>,
     ended: oneshot::Receiver<()>,
 }
 
 impl Listener {
-    fn start(listener: TcpListener, surface: Arc<Surface>) -> Result<Self, RunError> {
+    fn start(
+        listener: TcpListener,
+        socket: Option<ledger::Socket>,
+        surface: Arc<Surface>,
+    ) -> Result<Self, RunError> {
         let listener = listener.into_std().map_err(RunError::Thread)?;
+        let socket = socket.map(ledger::Socket::detach).transpose().map_err(RunError::Thread)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(RunError::Thread)?;
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, stopped) = watch::channel(());
         let (end, ended) = oneshot::channel::<()>();
         let serve = async move {
             let listener = match TcpListener::from_std(listener) {
                 Ok(listener) => listener,
                 Err(fault) => return error!("the listener cannot be served: {fault}"),
             };
-            let shutdown = async {
-                let _ = stopped.await;
+            let shutdown = async |mut stopped: watch::Receiver<()>| {
+                let _ = stopped.changed().await;
             };
-            expose::serve(listener, surface, Limits::default(), shutdown).await;
+            let on_socket = ledger::serve(socket, &surface, shutdown(stopped.clone()));
+            let limits = Limits::default();
+            let on_port =
+                expose::serve(listener, Arc::clone(&surface), limits, shutdown(stopped));
+            tokio::join!(on_port, on_socket);
             let _ = end.send(());
         };
         std::thread::Builder::new()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::admin::AdminProblem;
+use super::ledger::{Inspection, Miss, News, Process, Request};
 use super::plan::Plan;
 use super::record::Record;
 use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName};
@@ -38,8 +39,22 @@ pub enum Input {
     AdminChecked {
         /// The node.
         node: NodeName,
-        /// Whether the port let us in and answered.
-        result: Result<(), AdminProblem>,
+        /// Whether the port let us in and answered, and the processes behind it, if it tells.
+        result: Result<Option<Process>, AdminProblem>,
+    },
+    /// The answer to [`Request::Inspect`].
+    Inspected {
+        /// The node.
+        node: NodeName,
+        /// What it said.
+        result: Result<Inspection, Miss>,
+    },
+    /// The answer to [`Request::Deliver`].
+    Delivered {
+        /// The node.
+        node: NodeName,
+        /// What came of each ban that was sent, in order.
+        results: Vec<Result<(), Miss>>,
     },
     /// There is another plan.
     Replan(Plan),
@@ -63,6 +78,15 @@ pub enum Output {
     },
     /// Check this node's admin port: connect, authenticate, ping.
     CheckAdmin(NodeName),
+    /// Ask this node something for the ledger; to be answered once.
+    Request {
+        /// The node.
+        node: NodeName,
+        /// What.
+        request: Request,
+    },
+    /// Something of the ledger to be counted or told.
+    News(News),
     /// Store this.
     Record(Record),
     /// A state changed: one line for the log.

@@ -137,7 +137,7 @@ impl World {
                         let problem = AdminProblem { reason: "refused", text: "refused".into() };
                         let seconds = self.seconds();
                         let up = (self.admin_up)(seconds);
-                        let result = if up { Ok(()) } else { Err(problem) };
+                        let result = if up { Ok(None) } else { Err(problem) };
                         let input = Input::AdminChecked { node, result };
                         under_way.insert((done_at, number), input);
                     }
@@ -146,6 +146,7 @@ impl World {
                     }
                     Output::BecameFresh { after, .. } => self.to_fresh.push(after),
                     Output::Record(record) => self.records.push(record),
+                    Output::Request { .. } | Output::News(_) => {}
                     Output::AdminChanged { up, .. } => self.admin.push((self.seconds(), up)),
                 }
             }
@@ -470,7 +471,7 @@ fn an_origin_that_goes_back_and_forth_excuses_no_third_version() {
             _ => None,
         });
         let histories = histories.next_back().into_iter().collect();
-        let restored = Restored { histories, verdicts: Vec::new() };
+        let restored = Restored { histories, ..Restored::default() };
         let node = |_: &str, _| shown("old");
         let mut world = World::restored(plan(1, 1), restored, 3_000, origin, node);
         stale_at(&mut world, 100 + 3_600 + 200);

@@ -192,7 +192,7 @@ async fn a_later_layout_is_kept_and_what_is_known_of_it_taken_over() {
     fill(dir.path(), alarms(3, Clock::start().now())).await;
     let later = Connection::open(dir.path().join(FILE_NAME)).unwrap();
     later
-        .execute_batch("ALTER TABLE verdict ADD COLUMN mood TEXT; PRAGMA user_version = 2;")
+        .execute_batch("ALTER TABLE verdict ADD COLUMN mood TEXT; PRAGMA user_version = 3;")
         .unwrap();
     drop(later);
     let (store, restored, problems) = Store::open(dir.path(), Clock::start());
