@@ -83,6 +83,7 @@ impl Listener {
                                 drop(reply.send(snapshot));
                             }
                             Question::Alive(reply) => drop(reply.send(())),
+                            Question::Issue(..) | Question::Bans(..) => unreachable!("on a port"),
                         }
                     }
                 };

@@ -21,6 +21,7 @@ mod faults;
 mod fleet;
 mod incident;
 mod layers;
+mod ledger;
 mod probe;
 mod readme;
 mod reverse;

@@ -25,13 +25,27 @@ pub(super) struct Node {
     pub(super) configured: bool,
     /// Oldest first.
     pub(super) pending: BTreeSet<EntryId>,
-    /// The processes that were last seen there.
+    /// The processes that were last seen there; `None` also where of two that were seen at the
+    /// same time nobody can tell which is the later one.
     pub(super) last: Option<Process>,
+    /// When that was known.
+    last_known: Moment,
     request: Under,
     failures: u32,
     next_attempt: Timestamp,
-    /// What was issued when the last check of its admin port began.
-    checked_up_to: Option<EntryId>,
+    /// When the check of its admin port began that is under way.
+    checked: Option<Begun>,
+}
+
+/// Counts what happened, to tell what was before what.
+type Moment = u64;
+
+/// When a look at a node began.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    /// The latest ban that had been issued: of later ones the look says nothing.
+    up_to: EntryId,
+    at: Moment,
 }
 
 /// What is being asked of a node.
@@ -39,10 +53,7 @@ pub(super) struct Node {
 enum Under {
     #[default]
     Nothing,
-    Inspection {
-        /// The latest ban that had been issued when it began: of later ones it says nothing.
-        up_to: EntryId,
-    },
+    Inspection(Begun),
     /// The entries of each ban that was handed over, in order.
     Delivery(Vec<Vec<EntryId>>),
 }
@@ -50,7 +61,7 @@ enum Under {
 impl Node {
     pub(super) fn forget_request(&mut self, now: Timestamp) {
         self.request = Under::Nothing;
-        self.checked_up_to = None;
+        self.checked = None;
         self.failures = 0;
         self.next_attempt = now;
     }
@@ -93,9 +104,9 @@ impl Pending {
 impl Ledger {
     /// A check of a node's admin port begins.
     pub fn check_begins(&mut self, node: &NodeName) {
-        let latest = self.latest();
+        let begun = self.begun();
         if let Some(node) = self.nodes.get_mut(node) {
-            node.checked_up_to = Some(latest);
+            node.checked = Some(begun);
         }
     }
 
@@ -103,20 +114,20 @@ impl Ledger {
     /// time to deliver.
     pub fn check_passed(&mut self, name: &NodeName, process: Option<Process>, now: Timestamp) {
         let Some(node) = self.nodes.get_mut(name) else { return };
-        let up_to = node.checked_up_to.take();
+        let begun = node.checked.take();
         node.failures = 0;
         node.next_attempt = now;
-        if let Some((process, up_to)) = process.zip(up_to) {
-            self.learn(name, process, up_to);
+        if let Some((process, begun)) = process.zip(begun) {
+            self.learn(name, process, begun);
         }
         self.wake(name, now);
     }
 
     /// A check of a node's admin port failed for this reason.
     pub fn check_failed(&mut self, name: &NodeName, miss: &Miss) {
-        let up_to = self.nodes.get_mut(name).and_then(|node| node.checked_up_to.take());
-        if let Some(up_to) = up_to {
-            self.learn_from_failure(name, miss, up_to);
+        let begun = self.nodes.get_mut(name).and_then(|node| node.checked.take());
+        if let Some(begun) = begun {
+            self.learn_from_failure(name, miss, begun);
         }
     }
 
@@ -128,22 +139,22 @@ impl Ledger {
         now: Timestamp,
     ) {
         let Some(node) = self.nodes.get_mut(name) else { return };
-        let Under::Inspection { up_to } = std::mem::take(&mut node.request) else { return };
+        let Under::Inspection(begun) = std::mem::take(&mut node.request) else { return };
         let inspection = match result {
             Ok(inspection) => inspection,
             Err(miss) => {
-                self.learn_from_failure(name, &miss, up_to);
+                self.learn_from_failure(name, &miss, begun);
                 return self.pause(name, now);
             }
         };
         if let Some(process) = inspection.process {
-            self.void(name, process, inspection.persistent, up_to, now);
-            self.learn(name, process, up_to);
+            self.void(name, process, inspection.persistent, begun.up_to, now);
+            self.learn(name, process, begun);
             if process.worker.is_none() {
                 return self.pause(name, now);
             }
         }
-        let groups = self.groups(name, up_to);
+        let groups = self.groups(name, begun.up_to);
         let bans: Vec<_> = groups
             .iter()
             .filter_map(|group| Some(self.entries.get(group.first()?)?.ban.clone()))
@@ -244,12 +255,12 @@ impl Ledger {
 
     /// Asks a node for its processes if bans wait for it and the time has come.
     fn wake(&mut self, name: &NodeName, now: Timestamp) {
-        let up_to = self.latest();
+        let begun = self.begun();
         let Some(node) = self.nodes.get_mut(name) else { return };
         if node.due().is_none_or(|at| at > now) {
             return;
         }
-        node.request = Under::Inspection { up_to };
+        node.request = Under::Inspection(begun);
         let (node, request) = (name.clone(), Request::Inspect);
         self.outputs.push_back(LedgerOutput::Request { node, request });
     }
@@ -262,9 +273,10 @@ impl Ledger {
         node.next_attempt = now + doubled.min(LAST_PAUSE).mul_f64(jitter);
     }
 
-    /// The latest ban that was issued.
-    fn latest(&self) -> EntryId {
-        EntryId::new(self.next.saturating_sub(1))
+    /// A look at a node begins.
+    fn begun(&mut self) -> Begun {
+        self.moment += 1;
+        Begun { up_to: EntryId::new(self.next.saturating_sub(1)), at: self.moment }
     }
 
     fn waiting(&self, name: &NodeName, up_to: EntryId) -> Vec<EntryId> {
@@ -272,12 +284,16 @@ impl Ledger {
         node.pending.range(..=up_to).copied().collect()
     }
 
-    /// Notes which processes a node had after `up_to` was issued.
-    fn learn(&mut self, name: &NodeName, process: Process, up_to: EntryId) {
+    /// Notes which processes a node had at some time since the look began.
+    fn learn(&mut self, name: &NodeName, process: Process, begun: Begun) {
+        self.moment += 1;
         if let Some(node) = self.nodes.get_mut(name) {
-            node.last = Some(process);
+            // Two looks at a time that saw different ones: either may be the later one.
+            let is_later = begun.at > node.last_known || node.last == Some(process);
+            node.last = is_later.then_some(process);
+            node.last_known = self.moment;
         }
-        for id in self.waiting(name, up_to) {
+        for id in self.waiting(name, begun.up_to) {
             let Some(mut pending) = self.pending(id, name).cloned() else { continue };
             // What shows a restart already must not be covered up by what came after it: whether
             // the ban is void is decided when the storages are known.
@@ -288,9 +304,9 @@ impl Ledger {
         }
     }
 
-    fn learn_from_failure(&mut self, name: &NodeName, miss: &Miss, up_to: EntryId) {
+    fn learn_from_failure(&mut self, name: &NodeName, miss: &Miss, begun: Begun) {
         let before = self.nodes.get(name).and_then(|node| node.last);
-        for id in self.waiting(name, up_to) {
+        for id in self.waiting(name, begun.up_to) {
             let Some(mut pending) = self.pending(id, name).cloned() else { continue };
             pending.learn_from(miss, before);
             pending.last = Some(miss.clone());
