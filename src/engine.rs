@@ -36,8 +36,8 @@ pub use admin::AdminProblem;
 pub use effect::{FetchId, Input, Output, Side};
 pub use ledger::{
     Backlog, BanResult, BanSource, BanText, BanTextError, DropReason, Entry, EntryId, Evidence,
-    Inspection, Issue, LONGEST_BAN, Ledger, LedgerOutput, LedgerRecord, Limits as LedgerLimits, Miss, Needless,
-    News, Pending as PendingBan, Process, Request, Standing,
+    Inspection, Issue, LONGEST_BAN, Ledger, LedgerOutput, LedgerRecord, Limits as LedgerLimits,
+    Miss, Needless, News, Pending as PendingBan, Process, Request, Standing,
 };
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
 pub use record::{HistoryRecord, Record, Restored, VerdictRecord};

@@ -25,14 +25,14 @@ mod socket;
 pub mod status;
 mod text;
 
+pub use crate::engine::{BanResult, BanSource};
 pub use bans::{
     Accepted, BanQuery, IssueError, IssueReply, MOST_BANS, Submission, SubmittedBan, SubmittedNode,
 };
 pub use connection::{BindError, Limits, bind, serve};
-pub use socket::{SocketError, bind_socket, serve_socket};
-pub use crate::engine::{BanResult, BanSource};
 pub use metrics::{LedgerState, Metrics, Side, StoreHealth};
 pub use routes::{Question, Readiness, Refresh, Surface};
+pub use socket::{SocketError, bind_socket, serve_socket};
 
 /// Everything that `/metrics` would answer for this snapshot, piece by piece, without a listener.
 /// For the benchmark, and for whoever wants to look at it.

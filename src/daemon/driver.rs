@@ -13,8 +13,8 @@ use super::ledger;
 use crate::admin::AdminError;
 use crate::clock::Clock;
 use crate::engine::{
-    AdminProblem, BanResult, Engine, EntryId, FetchId, Input, Inspection, Issue, Ledger, Miss, News,
-    Output, Plan, Process, Record, Request, Side, Snapshot,
+    AdminProblem, BanResult, Engine, EntryId, FetchId, Input, Inspection, Issue, Ledger, Miss,
+    News, Output, Plan, Process, Record, Request, Side, Snapshot,
 };
 use crate::expose::Metrics;
 use crate::model::{EndpointName, NodeName, VariantName};

@@ -188,10 +188,11 @@ impl AdminPeer {
     pub async fn check(&self) -> Result<Option<Process>, admin::AdminError> {
         let client = self.client();
         client.ping().await?;
-        Ok(client.pids().await.ok().map(|Pids { master, worker }| Process {
-            manager: master,
-            worker,
-        }))
+        Ok(client
+            .pids()
+            .await
+            .ok()
+            .map(|Pids { master, worker }| Process { manager: master, worker }))
     }
 
     /// A client for commands. All of a varnishd that dials in share one connection.

@@ -335,8 +335,7 @@ impl Listener {
             };
             let on_socket = ledger::serve(socket, &surface, shutdown(stopped.clone()));
             let limits = Limits::default();
-            let on_port =
-                expose::serve(listener, Arc::clone(&surface), limits, shutdown(stopped));
+            let on_port = expose::serve(listener, Arc::clone(&surface), limits, shutdown(stopped));
             tokio::join!(on_port, on_socket);
             let _ = end.send(());
         };

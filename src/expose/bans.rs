@@ -95,9 +95,11 @@ impl Submission {
         if written.bans.is_empty() || written.bans.len() > MOST_BANS {
             return Err(format!("expected 1 to {MOST_BANS} bans, got {}", written.bans.len()));
         }
-        let bans = written.bans.into_iter().enumerate().map(|(at, ban)| {
-            ban.read().map_err(|fault| format!("bans[{at}]: {fault}"))
-        });
+        let bans = written
+            .bans
+            .into_iter()
+            .enumerate()
+            .map(|(at, ban)| ban.read().map_err(|fault| format!("bans[{at}]: {fault}")));
         Ok(Self { source, bans: bans.collect::<Result<_, _>>()? })
     }
 }
@@ -150,7 +152,8 @@ struct WrittenNode {
 
 impl WrittenBan {
     fn read(self) -> Result<SubmittedBan, String> {
-        let ban = BanText::new(&self.expression).map_err(|fault: BanTextError| fault.to_string())?;
+        let ban =
+            BanText::new(&self.expression).map_err(|fault: BanTextError| fault.to_string())?;
         let nodes = match self.nodes {
             None => None,
             Some(nodes) => {
@@ -297,7 +300,10 @@ mod tests {
             (r#"{"bans": [{"expression": "req.url == /a\nvcl.use x"}]}"#, "bans[0]"),
             (r#"{"bans": [{"expression": "req.url == /a", "x": 1}]}"#, "unknown field"),
             (r#"{"bans": [{"expression": "req.url == /a"}], "source": "me"}"#, "command, event"),
-            (r#"{"bans": [{"expression": "req.url == /a", "nodes": [{"node": "a", "result": "ok"}]}]}"#, "accepted"),
+            (
+                r#"{"bans": [{"expression": "req.url == /a", "nodes": [{"node": "a", "result": "ok"}]}]}"#,
+                "accepted",
+            ),
         ] {
             let fault = Submission::read(body.as_bytes()).unwrap_err();
             assert!(fault.contains(expected), "{body}: {fault}");

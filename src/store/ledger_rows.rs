@@ -81,7 +81,9 @@ pub(super) fn entry_of(row: &Row<'_>) -> Option<Entry> {
         nodes.insert(NodeName::new(&node).ok()?, standing.into_standing()?);
     }
     Some(Entry {
-        id: EntryId::new(u64::try_from(row.get::<_, i64>(0).ok()?).ok().filter(|n| (1..=LAST).contains(n))?),
+        id: EntryId::new(
+            u64::try_from(row.get::<_, i64>(0).ok()?).ok().filter(|n| (1..=LAST).contains(n))?,
+        ),
         ban: BanText::new(&row.get::<_, String>(1).ok()?).ok()?,
         source: BanSource::from_label(&row.get::<_, String>(2).ok()?)?,
         issued: from_stored(row.get(3).ok()?)?,

@@ -89,7 +89,8 @@ impl Pending {
             match (old, self.ledger.entry(id)) {
                 (old, Slot::Vacant(slot)) => drop(slot.insert(old)),
                 // It never was in the file.
-                (Change::Put { first: true, .. }, Slot::Occupied(mut slot)) => match slot.get_mut() {
+                (Change::Put { first: true, .. }, Slot::Occupied(mut slot)) => match slot.get_mut()
+                {
                     Change::Put { first, .. } => *first = true,
                     Change::Remove => drop(slot.remove()),
                 },

@@ -71,8 +71,9 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
 /// Brings a file of an earlier layout up to this one, in one step; its records are kept.
 pub(super) fn migrate(connection: &Connection, from: i64) -> rusqlite::Result<()> {
     let ledger = if from < 2 { ledger_rows::TABLE } else { "" };
-    connection
-        .execute_batch(&format!("BEGIN IMMEDIATE; {ledger} PRAGMA user_version = {LAYOUT}; COMMIT;"))
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {ledger} PRAGMA user_version = {LAYOUT}; COMMIT;"
+    ))
 }
 
 /// Reads every row that can be read, also of a damaged file: where a page is broken, the search

@@ -110,6 +110,7 @@ fn serve_snapshots(clock: Clock, snapshot: Snapshot) -> SocketAddr {
                     match question {
                         Question::Snapshot(reply) => drop(reply.send(snapshot.clone())),
                         Question::Alive(reply) => drop(reply.send(())),
+                        Question::Issue(..) | Question::Bans(..) => {}
                     }
                 }
             };

@@ -29,7 +29,8 @@ impl Stage {
         origin.serve("/", Response::ok("hello").header("Cache-Control", "max-age=3600"));
         origin.serve("/pin", Response::ok("pin").header("Cache-Control", "max-age=3600"));
         // Bans stay on the list, and the list is shown whole.
-        let arguments = ["-p", "ban_lurker_sleep=0", "-p", "cli_limit=1m"].map(str::to_owned).into();
+        let arguments =
+            ["-p", "ban_lurker_sleep=0", "-p", "cli_limit=1m"].map(str::to_owned).into();
         let backend = Some(origin.address);
         let varnishd = Varnishd::start(Options { backend, arguments, ..Options::default() });
         let path = Relay::open(varnishd.admin);
@@ -295,7 +296,8 @@ fn systemd_says_where_the_socket_is() {
     let config = format!("{QUICK}{peers}{}", endpoint("e", "/", ""));
     let directory = place.path().to_str().unwrap();
     let daemon = Daemon::start_within(&[("RUNTIME_DIRECTORY", directory)], &config);
-    let (status, _) = request(&place.path().join("purgewatch.sock"), "GET /-/ready HTTP/1.0\r\n\r\n");
+    let (status, _) =
+        request(&place.path().join("purgewatch.sock"), "GET /-/ready HTTP/1.0\r\n\r\n");
     assert_eq!(status, 200);
     drop(daemon);
 }
@@ -323,7 +325,8 @@ fn hostile_requests_change_nothing() {
         assert!(status == expected && said.len() < 2_000, "{shown}: {status} {said}");
     }
     let head = "POST /api/v1/bans HTTP/1.1\r\nHost: x\r\n";
-    let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n200000\r\n{endless}\r\n0\r\n\r\n");
+    let chunked =
+        format!("{head}Transfer-Encoding: chunked\r\n\r\n200000\r\n{endless}\r\n0\r\n\r\n");
     let mut stream = UnixStream::connect(&socket).unwrap();
     let _ = stream.write_all(chunked.as_bytes());
     assert_eq!(answer(stream).0, 413);

@@ -71,7 +71,9 @@ fn warn(path: &Path, fault: &str, missed: usize) {
     let path = path.display().to_string();
     let consequence = match missed {
         0 => "it does not know of this ban".to_owned(),
-        missed => format!("it will not deliver {} to the nodes that missed it", counted(missed, "ban")),
+        missed => {
+            format!("it will not deliver {} to the nodes that missed it", counted(missed, "ban"))
+        }
     };
     complain(format_args!(
         "warning: the daemon cannot be told ({}: {}): {consequence}",
@@ -80,7 +82,12 @@ fn warn(path: &Path, fault: &str, missed: usize) {
     ));
 }
 
-fn tell(path: &Path, stream: UnixStream, bans: &Bans, reports: &[NodeReport]) -> Result<(), String> {
+fn tell(
+    path: &Path,
+    stream: UnixStream,
+    bans: &Bans,
+    reports: &[NodeReport],
+) -> Result<(), String> {
     let (clock, mut stream) = (Clock::start(), Some(stream));
     let begin = clock.instant();
     let few = bans.bans.len() <= TAKEN;

@@ -48,6 +48,7 @@ pub(super) fn of(config: &Config, job: &str, least: Duration) -> Vec<Alert> {
     let slowest = config.endpoints.iter().map(|e| e.interval).max().unwrap_or_default();
     let mut alerts = vec![stale(least)];
     alerts.extend(purge_path(config, least));
+    alerts.extend(bans_pending(config, least));
     alerts.push(not_probed(config, least));
     alerts.push(nothing_probed(slowest, least));
     alerts.push(unknown(slowest, least));
@@ -103,6 +104,27 @@ fn purge_path(config: &Config, least: Duration) -> Option<Alert> {
                       it now do nothing. purgewatch_node_admin_failures_total names the reason."
             .to_owned(),
         runbook: "runbook-purge-path-blocked",
+    })
+}
+
+/// Bans that nodes have missed for some minutes. A node that is back gets them within moments, so
+/// this is one that stays away, refuses the secret, or has no cache process.
+fn bans_pending(config: &Config, least: Duration) -> Option<Alert> {
+    config.nodes.iter().find(|node| node.admin.is_some())?;
+    let overdue = (least * 5).as_secs();
+    Some(Alert {
+        name: "PurgewatchBansPending",
+        expression: format!(
+            "time() - purgewatch_ledger_oldest_pending_timestamp_seconds > {overdue}"
+        ),
+        wait: least,
+        severity: Severity::Critical,
+        summary: "{{ $labels.node }} has missed bans".to_owned(),
+        description: "The node {{ $labels.node }} has not taken bans that were issued up to \
+                      {{ $value | humanizeDuration }} ago: it may serve what they were to remove. \
+                      They are delivered when it can be reached."
+            .to_owned(),
+        runbook: "runbook-bans-pending",
     })
 }
 

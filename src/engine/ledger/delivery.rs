@@ -132,12 +132,7 @@ impl Ledger {
     }
 
     /// A node answers [`Request::Inspect`].
-    pub fn inspected(
-        &mut self,
-        name: &NodeName,
-        result: Result<Inspection, Miss>,
-        now: Timestamp,
-    ) {
+    pub fn inspected(&mut self, name: &NodeName, result: Result<Inspection, Miss>, now: Timestamp) {
         let Some(node) = self.nodes.get_mut(name) else { return };
         let Under::Inspection(begun) = std::mem::take(&mut node.request) else { return };
         let inspection = match result {
@@ -170,12 +165,7 @@ impl Ledger {
     }
 
     /// A node answers [`Request::Deliver`]: one result for each ban that was sent, in order.
-    pub fn delivered(
-        &mut self,
-        name: &NodeName,
-        results: Vec<Result<(), Miss>>,
-        now: Timestamp,
-    ) {
+    pub fn delivered(&mut self, name: &NodeName, results: Vec<Result<(), Miss>>, now: Timestamp) {
         let Some(node) = self.nodes.get_mut(name) else { return };
         let Under::Delivery(groups) = std::mem::take(&mut node.request) else { return };
         let before = node.last;
@@ -183,7 +173,8 @@ impl Ledger {
         for (group, result) in groups.iter().zip(results) {
             let source = group.first().and_then(|id| self.entries.get(id)).map(|e| e.source);
             if let Some(source) = source {
-                let outcome = result.as_ref().map_or_else(|miss| miss.result, |()| BanResult::Accepted);
+                let outcome =
+                    result.as_ref().map_or_else(|miss| miss.result, |()| BanResult::Accepted);
                 self.news(News::Sent { node: name.clone(), source, result: outcome });
             }
             match result {

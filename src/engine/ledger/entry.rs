@@ -349,7 +349,9 @@ mod tests {
     fn only_bans_are_taken() {
         assert_eq!(BanText::new(" req.url  ==\t/a ").unwrap().as_str(), "req.url == /a");
         assert!(BanText::new("req.url ~ .").is_ok(), "meant, as whoever sent it said");
-        for bad in ["", "req.url", "req.url == /a\nvcl.use x", "obj.http.x == \"a b\"", "x ~ (", "<<"] {
+        for bad in
+            ["", "req.url", "req.url == /a\nvcl.use x", "obj.http.x == \"a b\"", "x ~ (", "<<"]
+        {
             assert!(matches!(BanText::new(bad), Err(BanTextError::Refused(_))), "{bad:?}");
         }
         let long = format!("req.url == /{}", "a".repeat(LONGEST_BAN));

@@ -218,7 +218,10 @@ impl World {
                 }
                 LedgerOutput::News(news) => self.news.push(news),
                 LedgerOutput::Request { node, request } => {
-                    assert!(self.under_way.iter().all(|(other, _)| *other != node), "one at a time");
+                    assert!(
+                        self.under_way.iter().all(|(other, _)| *other != node),
+                        "one at a time"
+                    );
                     self.asked += 1;
                     if request == Request::Inspect && self.asked % 2 == 1 {
                         let said = self.nodes[usize::from(node == self::node(1))].inspect();
@@ -252,8 +255,9 @@ impl World {
                     self.ledger.delivered(&name, results, self.now);
                     let after = self.waiting(&name);
                     let done = before.difference(&after).copied();
-                    let took =
-                        |id: &EntryId| matches!(self.standing(*id, &name), Some(Standing::Taken { .. }));
+                    let took = |id: &EntryId| {
+                        matches!(self.standing(*id, &name), Some(Standing::Taken { .. }))
+                    };
                     let taken: Vec<_> = done.filter(took).collect();
                     self.sent[at].extend(taken);
                 }
@@ -308,7 +312,8 @@ impl World {
             }
             Action::Event(at) => self.issue(ban(at), [None, None]),
             Action::Path(at, path) => {
-                let path = [Path::Open, Path::Open, Path::Dropped, Path::Refused][usize::from(path)];
+                let path =
+                    [Path::Open, Path::Open, Path::Dropped, Path::Refused][usize::from(path)];
                 if path == Path::Refused && self.nodes[at].path != Path::Refused {
                     // The daemon has seen the varnishd that the filter hides.
                     self.check(at);
@@ -355,7 +360,10 @@ impl World {
             for (at, varnish) in self.nodes.iter().enumerate() {
                 match entry.nodes.get(&node(at)) {
                     Some(Standing::Taken { .. }) => {
-                        assert!(varnish.took.contains(&entry.ban), "taken without a 200: {entry:?}");
+                        assert!(
+                            varnish.took.contains(&entry.ban),
+                            "taken without a 200: {entry:?}"
+                        );
                     }
                     Some(Standing::Void { because: Needless::Restarted, .. }) => {
                         let later = varnish.worker.is_none_or(|(_, since)| since >= entry.issued);
