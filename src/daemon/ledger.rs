@@ -1,6 +1,6 @@
 //! What the ledger asks of the nodes, and what it is told from outside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,12 @@ use crate::protocol::answer::{Pids, Storages};
 
 /// After so long, the rest of a delivery is left to the next one.
 const DELIVERY: Duration = Duration::from_secs(30);
+
+/// So many nodes that are not known here are named.
+const UNKNOWN: usize = 100;
+
+/// So many bytes of the ledger are shown at most.
+const SHOWN: usize = 4 * 1024 * 1024;
 
 /// The storages that keep nothing over the end of the cache process (varnishd(1), storage
 /// backends). Of others, which may be third parties', that is not known.
@@ -149,8 +155,12 @@ fn miss(error: &AdminError) -> Miss {
     Miss { result, reason: error.label().to_owned() }
 }
 
-/// What was handed in, for the nodes that are known here.
-pub(super) fn issues(submission: Submission, peers: &Peers) -> Result<Vec<Issue>, IssueError> {
+/// What was handed in, for the nodes that are known here, and the names of some that are not.
+pub(super) fn issues(
+    submission: Submission,
+    peers: &Peers,
+) -> Result<(Vec<Issue>, BTreeSet<String>), IssueError> {
+    let mut unknown = BTreeSet::new();
     let source = submission.source;
     let mut issues = Vec::with_capacity(submission.bans.len());
     for SubmittedBan { ban, nodes } in submission.bans {
@@ -158,9 +168,14 @@ pub(super) fn issues(submission: Submission, peers: &Peers) -> Result<Vec<Issue>
             None => peers.with_admin().map(|name| (name.clone(), None)).collect(),
             Some(nodes) => nodes
                 .into_iter()
-                .filter_map(|node| {
-                    let name = peers.meant(&node.name, node.address.as_deref())?;
-                    Some((name.clone(), node.outcome))
+                .filter_map(|node| match peers.meant(&node.name, node.address.as_deref()) {
+                    Some(name) => Some((name.clone(), node.outcome)),
+                    None => {
+                        if unknown.len() < UNKNOWN {
+                            unknown.insert(node.name);
+                        }
+                        None
+                    }
                 })
                 .collect(),
         };
@@ -169,13 +184,18 @@ pub(super) fn issues(submission: Submission, peers: &Peers) -> Result<Vec<Issue>
         }
         issues.push(Issue { ban, source, nodes });
     }
-    Ok(issues)
+    Ok((issues, unknown))
 }
 
 /// The answer to whoever wants to see the ledger.
 pub(super) fn shown(ledger: &Ledger, query: BanQuery) -> Vec<Entry> {
-    let all = ledger.entries().rev();
-    all.filter(|entry| !query.pending || !entry.is_settled()).take(query.most).cloned().collect()
+    let all = ledger.entries().rev().filter(|entry| !query.pending || !entry.is_settled());
+    let mut bytes = 0_usize;
+    let fits = |entry: &&Entry| {
+        bytes = bytes.saturating_add(entry.weight());
+        bytes <= SHOWN
+    };
+    all.take(query.most).take_while(fits).cloned().collect()
 }
 
 /// How the ledger stands, for metrics.

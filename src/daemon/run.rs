@@ -162,10 +162,7 @@ impl Daemon {
                 journal::admin_changed(&node, up, problem.as_deref());
             }
             Event::BecameFresh { node, after } => self.metrics.record_time_to_fresh(&node, after),
-            Event::News(news) => {
-                ledger::tell(news, &self.metrics);
-                self.metrics.set_ledger(ledger::state(self.driver.ledger()));
-            }
+            Event::News(news) => ledger::tell(news, &self.metrics),
             Event::Idle => {}
         }
     }
@@ -184,13 +181,13 @@ impl Daemon {
 
     /// Takes bans into the ledger. Whoever handed them in is told once they are on the disk.
     fn issue(&mut self, submission: Submission, reply: IssueReply) {
-        let issues = match ledger::issues(submission, &self.peers) {
-            Ok(issues) => issues,
+        let (issues, unknown) = match ledger::issues(submission, &self.peers) {
+            Ok(known) => known,
             Err(fault) => return drop(reply.send(Err(fault))),
         };
         let (ids, records) = self.driver.issue(issues);
         self.store.save_durably(records, move |stored| {
-            let _ = reply.send(Ok(Accepted { ids, stored }));
+            let _ = reply.send(Ok(Accepted { ids, stored, unknown }));
         });
         self.metrics.set_ledger(ledger::state(self.driver.ledger()));
     }

@@ -16,7 +16,7 @@
 //!
 //! # Bounds
 //!
-//! At most [`Limits::entries`] bans, [`Limits::bytes`] of text and [`Limits::age`]. Settled ones
+//! At most [`Limits::entries`] bans, [`Limits::bytes`] and [`Limits::age`]. Settled ones
 //! go first, then the oldest that still waits; that one is counted and told ([`News::Dropped`]).
 
 mod bounds;
@@ -307,7 +307,7 @@ impl Ledger {
 
     fn insert(&mut self, entry: Entry) {
         self.next = self.next.max(entry.id.number().saturating_add(1));
-        self.bytes += entry.ban.as_str().len();
+        self.bytes += entry.weight();
         for (name, standing) in &entry.nodes {
             if standing.is_pending() {
                 self.nodes.entry(name.clone()).or_default().pending.insert(entry.id);
@@ -368,7 +368,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             entries: 10_000,
-            bytes: 8 * 1_024 * 1_024,
+            bytes: 32 * 1_024 * 1_024,
             age: Duration::from_secs(7 * 24 * 60 * 60),
         }
     }

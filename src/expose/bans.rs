@@ -1,6 +1,7 @@
 //! `/api/v1/bans`, on the Unix socket only: bans that were issued are handed in, and the ledger is
 //! shown.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,8 @@ pub struct Accepted {
     pub ids: Vec<EntryId>,
     /// Whether that is on the disk. If not, it is in memory only, and the attempt is repeated.
     pub stored: bool,
+    /// Names of nodes that are not known here, and were left out; of many, some.
+    pub unknown: BTreeSet<String>,
 }
 
 /// Why nothing of a submission was taken.
@@ -192,16 +195,22 @@ fn reason(text: &str) -> String {
 
 /// The document about a submission.
 #[derive(Serialize)]
-struct AcceptedDocument {
+struct AcceptedDocument<'a> {
     schema: u32,
     ids: Vec<u64>,
     stored: bool,
+    unknown_nodes: &'a BTreeSet<String>,
 }
 
 impl Accepted {
     pub(super) fn document(&self) -> String {
         let ids = self.ids.iter().map(|id| id.number()).collect();
-        let document = AcceptedDocument { schema: SCHEMA, ids, stored: self.stored };
+        let document = AcceptedDocument {
+            schema: SCHEMA,
+            ids,
+            stored: self.stored,
+            unknown_nodes: &self.unknown,
+        };
         serde_json::to_string(&document).unwrap_or_default() + "\n"
     }
 }

@@ -403,6 +403,24 @@ fn a_ban_that_cannot_be_stored_is_not_called_accepted() {
 }
 
 #[test]
+fn nodes_that_the_daemon_does_not_watch_are_named() {
+    let stage = Stage::set();
+    // A configuration of more nodes than the daemon has; one goes by another name there.
+    let text = fs::read_to_string(stage.daemon.config()).unwrap();
+    let more =
+        "[[node]]\nname = \"other\"\nhttp = \"http://127.0.0.1:1\"\nadmin = \"127.0.0.1:2\"\n";
+    let config = stage.place.path().join("more.toml");
+    fs::write(&config, text.replace("\"cache-01\"", "\"renamed\"") + more).unwrap();
+    stage.path.set_blocked(true);
+    let config = config.to_str().unwrap();
+    let output = purgewatch(&["ban", "-c", config, "--retries", "0", "obj.http.x == 1"]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = stderr(&output);
+    assert!(said.contains("does not watch other,") && !said.contains("watch renamed"), "{said}");
+    assert_eq!(stage.pending(), Some(1.0), "known by its address");
+}
+
+#[test]
 fn many_bans_are_told_at_once() {
     let stage = Stage::set();
     stage.path.set_blocked(true);

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -111,14 +113,30 @@ struct Exported {
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// The metrics of a daemon that has seen a fresh endpoint.
+/// The metrics of a daemon that has seen a fresh endpoint, and has a ban for a node that is not
+/// there.
 fn scraped() -> BTreeMap<String, Exported> {
     let origin = Origin::start();
     origin.serve("/", Response::ok("one").header("Cache-Control", "max-age=3600"));
     let varnishd = Varnishd::in_front_of(origin.address);
-    let config = QUICK.to_owned() + &peers(&varnishd, origin.address) + &endpoint("rec", "/", "");
+    let socket = varnishd.dir().join("socket");
+    let away =
+        "[[node]]\nname = \"away\"\nhttp = \"http://127.0.0.1:1\"\nadmin = \"127.0.0.1:2\"\n";
+    let config = format!(
+        "socket = \"{}\"\n{QUICK}{}{away}{}",
+        socket.display(),
+        peers(&varnishd, origin.address),
+        endpoint("rec", "/", "nodes = [\"cache-01\"]")
+    );
     let daemon = Daemon::start(&config);
     daemon.wait_for_state("rec", "fresh");
+    let ban = "{\"bans\": [{\"expression\": \"obj.http.x == 1\"}]}";
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    let head = "POST /api/v1/bans HTTP/1.0\r\nContent-Length";
+    write!(stream, "{head}: {}\r\n\r\n{ban}", ban.len()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 202 "), "{answer}");
     daemon.wait("something is stored", || {
         daemon.metric("purgewatch_store_last_write_timestamp_seconds", &[]).is_some()
     });

@@ -3,12 +3,13 @@
 //!
 //! With plain blocking calls: where no daemon runs, all it costs is one `connect`.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::config_file::counted;
 use super::super::output::{Untrusted, complain};
@@ -65,7 +66,7 @@ fn is_taken_by_all(at: usize, reports: &[NodeReport]) -> bool {
 /// Where every node took the ban, only somebody who looks on wants to know that the daemon has
 /// not heard of it.
 fn warn(path: &Path, fault: &str, missed: usize) {
-    if missed == 0 && !io::stderr().is_terminal() {
+    if missed == 0 && (!io::stderr().is_terminal() || fault.starts_with("422")) {
         return;
     }
     let path = path.display().to_string();
@@ -102,6 +103,7 @@ fn tell(
         }
     }
     let mut rest = items.as_slice();
+    let mut unknown = BTreeSet::new();
     while !rest.is_empty() {
         let mut body = String::from("{\"source\":\"command\",\"bans\":[");
         let mut count = 0;
@@ -120,7 +122,16 @@ fn tell(
             None => UnixStream::connect(path),
         };
         let answer = connected.and_then(|stream| post(stream, &body, begin, &clock));
-        judge(&answer.map_err(|fault| fault.to_string())?)?;
+        unknown.extend(judge(&answer.map_err(|fault| fault.to_string())?)?);
+    }
+    let taken = |report: &NodeReport| report.states.iter().all(|s| matches!(s, State::Taken));
+    for report in reports.iter().filter(|report| !taken(report)) {
+        if unknown.contains(report.node.as_str()) {
+            complain(format_args!(
+                "warning: the daemon does not watch {}, and will not deliver there what it missed",
+                report.node
+            ));
+        }
     }
     match unsayable {
         0 => Ok(()),
@@ -166,12 +177,16 @@ fn post(mut stream: UnixStream, body: &str, begin: Instant, clock: &Clock) -> io
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// What an answer says; only 202 says that the daemon has it for good.
-fn judge(answer: &str) -> Result<(), String> {
+/// What an answer says: only 202 says that the daemon has it for good. Returns the nodes that it
+/// does not know.
+fn judge(answer: &str) -> Result<Vec<String>, String> {
     let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
     let text = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
     match status {
-        Some("202") => Ok(()),
+        Some("202") => {
+            let accepted = serde_json::from_str::<Accepted>(text);
+            accepted.map(|accepted| accepted.unknown_nodes).map_err(|fault| fault.to_string())
+        }
         Some("507") => Err("it cannot store it, and may forget it".to_owned()),
         Some(status) => Err(format!("{status}, {}", text.chars().take(300).collect::<String>())),
         None => Err("what listens there is no purgewatch".to_owned()),
@@ -183,6 +198,11 @@ fn is_sayable(ban: &Ban) -> bool {
     let read = ban::parse(ban.text.as_bytes()).ok();
     let command = read.and_then(|expression| Command::ban(expression.arguments()).ok());
     command.is_some() && command == ban.command
+}
+
+#[derive(Deserialize)]
+struct Accepted {
+    unknown_nodes: Vec<String>,
 }
 
 #[derive(Serialize)]

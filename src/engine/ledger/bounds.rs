@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::{EntryId, Ledger, LedgerOutput, LedgerRecord, News, Standing};
 use crate::model::Timestamp;
 
-/// How much the ledger holds. Default: 10,000 bans, 8 MiB of text, seven days.
+/// How much the ledger holds. Default: 10,000 bans, 32 MiB, seven days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The most bans.
     pub entries: usize,
-    /// The most bytes of their texts together.
+    /// The most bytes that they take together, about: their texts, and 128 for each node.
     pub bytes: usize,
     /// How long a ban is kept. Objects rarely live longer.
     pub age: Duration,
@@ -57,7 +57,7 @@ impl Ledger {
     fn drop_entry(&mut self, id: EntryId, because: DropReason) {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.settled.remove(&id);
-        self.bytes = self.bytes.saturating_sub(entry.ban.as_str().len());
+        self.bytes = self.bytes.saturating_sub(entry.weight());
         let waiting = entry.nodes.iter().filter(|(_, standing)| Standing::is_pending(standing));
         for (node, _) in waiting {
             if let Some(queue) = self.nodes.get_mut(node) {

@@ -218,6 +218,13 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// How much memory it takes, about, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const NODE: usize = 128;
+        self.ban.as_str().len() + NODE * self.nodes.len()
+    }
+
     /// Whether no node is to take it any more.
     #[must_use]
     pub fn is_settled(&self) -> bool {

@@ -1,5 +1,6 @@
 //! `/api/v1/bans`: handing bans in, and looking at the ledger.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ALLOW, CONNECTION, HeaderValue};
@@ -29,10 +30,16 @@ impl Router {
             Ok(query) => query,
             Err(fault) => return plain(StatusCode::BAD_REQUEST, fault, busy),
         };
+        let Ok(Ok(permit)) =
+            tokio::time::timeout(self.engine_limit, Arc::clone(&self.readers).acquire_owned())
+                .await
+        else {
+            return not_now(busy);
+        };
         match self.ask(|reply| Question::Bans(query, reply)).await {
             Some(entries) => {
                 let text = document(&entries, self.surface.clock.wall_offset());
-                typed(StatusCode::OK, "application/json", text.into(), (busy, None))
+                typed(StatusCode::OK, "application/json", text.into(), (busy, Some(permit)))
             }
             None => not_now(busy),
         }
