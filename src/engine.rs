@@ -7,6 +7,7 @@
 
 mod admin;
 mod budget;
+mod consistency;
 mod effect;
 mod ledger;
 mod plan;
@@ -33,6 +34,7 @@ use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName};
 use crate::verdict::{Change, Fault, FetchRequest, Observation, OriginHistory, Sight};
 
 pub use admin::AdminProblem;
+pub use consistency::{STEPS, ServiceLevel, Window};
 pub use effect::{FetchId, Input, Output, Side};
 pub use ledger::{
     Backlog, BanResult, BanSource, BanText, BanTextError, DropReason, Entry, EntryId, Evidence,
@@ -184,6 +186,8 @@ impl Engine {
         let mut targets = Vec::with_capacity(self.names.len());
         let mut endpoints = 0;
         let mut last_endpoint = None;
+        // The changes that do not show at a node yet, by how long ago each was first seen.
+        let mut open: HashMap<&NodeName, Vec<Duration>> = HashMap::new();
         for ((endpoint, variant), at) in &self.names {
             let Some(watch) = self.watches.get(*at) else { continue };
             if last_endpoint != Some(endpoint) {
@@ -192,6 +196,9 @@ impl Engine {
             }
             let first = targets.len();
             for place in &watch.places {
+                if let Some(since) = place.behind_since {
+                    open.entry(&place.node).or_default().push(now.since(since));
+                }
                 targets.push(TargetSnapshot {
                     endpoint: endpoint.clone(),
                     variant: variant.clone(),
@@ -213,10 +220,11 @@ impl Engine {
                 added.sort_by(|a, b| a.node.cmp(&b.node));
             }
         }
-        let nodes = self
-            .nodes
-            .values()
-            .map(|node| NodeSnapshot { node: node.name.clone(), admin: node.state.clone() });
+        let nodes = self.nodes.values().map(|node| NodeSnapshot {
+            node: node.name.clone(),
+            admin: node.state.clone(),
+            level: node.consistency.level(open.get(&node.name).map_or(&[], Vec::as_slice), now),
+        });
         Snapshot { taken: now, targets, nodes: nodes.collect(), endpoints }
     }
 
@@ -535,6 +543,13 @@ impl Engine {
             report(watch, &outcome, now, &mut outputs);
         }
         let due = watch.next_due(jitter, now);
+        for output in &outputs {
+            if let Output::BecameFresh { node, after } = output
+                && let Some(node) = self.nodes.get_mut(node)
+            {
+                node.consistency.showed(*after, now);
+            }
+        }
         self.outputs.extend(outputs);
         if !once {
             self.set_round_timer(at, due);

@@ -2,6 +2,7 @@
 
 mod input;
 mod many;
+mod prompt;
 mod script;
 mod status;
 mod words;
@@ -137,6 +138,10 @@ impl Arguments {
                     words::not_found(&fault);
                     return Status::NoAnswer;
                 }
+            }
+            if matches!(input, Input::Stdin) && self.pass == 0 && prompt::has_somebody() {
+                let client = Client::new(target, prompt::options(self.options()));
+                return Box::pin(prompt::run(client, chosen, output)).await;
             }
             let script = Script {
                 client: Client::new(target, self.options()),

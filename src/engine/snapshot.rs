@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::ServiceLevel;
 use crate::model::{EndpointName, NodeName, Timestamp, VariantName, Version};
 use crate::verdict::{ProbeResult, State};
 
@@ -67,6 +68,8 @@ pub struct NodeSnapshot {
     pub node: NodeName,
     /// `None` for a node without an admin address.
     pub admin: Option<AdminState>,
+    /// How soon changes of the origins showed here.
+    pub level: ServiceLevel,
 }
 
 /// What the checks of an admin port showed.
