@@ -1,4 +1,4 @@
-//! Layer 1: the ban language: parse, print, lint.
+//! Layer 1: the ban language: parse, print, lint, and match.
 //!
 //! An [`Expression`] is one or more [`Condition`]s joined by `&&`; a condition is a [`Field`], an
 //! [`Operator`] and an argument (vcl(7), section on bans; varnish-cli(7), `ban`).
@@ -17,12 +17,17 @@
 //! [`parse`] refuses what is no ban, and [`lint`](fn@lint) what is a ban but a dangerous one: one
 //! that matches everything, one that makes varnishd abort its cache process. Such a crash empties
 //! the cache and the ban list together, so from outside it looks like a ban that worked.
+//!
+//! # Matching
+//!
+//! [`matching`] tells whether a ban would hit an object, and if not, why.
 
 mod duration;
 mod everything;
 mod expression;
 mod field;
 mod lint;
+pub mod matching;
 mod operator;
 mod parse;
 mod pattern;

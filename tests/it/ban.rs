@@ -4,6 +4,7 @@
 mod crashes;
 mod faults;
 mod input;
+mod matching;
 mod urls;
 
 use std::io::Write as _;
