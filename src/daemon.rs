@@ -1,12 +1,14 @@
 //! Layer 4: wiring, reload, shutdown.
 
 mod driver;
+mod evidence;
 mod journal;
 mod peers;
 mod plan;
 mod run;
 
 pub use driver::{Driver, Event};
+pub use evidence::{Asked, Gatherer};
 pub use peers::{AdminPeer, PeerError, Peers, admin_target};
 pub use plan::{plan, watch_plans};
 pub use run::{RunError, run};

@@ -8,6 +8,7 @@
 mod admin;
 mod budget;
 mod effect;
+mod explain;
 mod plan;
 mod record;
 mod round;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use admin::Node;
 use budget::Budget;
+use explain::Inquiries;
 use round::{Round, Step};
 use schedule::Grid;
 use watch::{Outcome as PlaceOutcome, Watch};
@@ -33,6 +35,7 @@ use crate::verdict::{Change, Fault, FetchRequest, Observation, OriginHistory, Si
 
 pub use admin::AdminProblem;
 pub use effect::{FetchId, Input, Output, Side};
+pub use explain::{Case, EvidenceId};
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
 pub use record::{HistoryRecord, Record, Restored, VerdictRecord};
 pub use snapshot::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
@@ -47,6 +50,7 @@ pub struct Engine {
     admin_reasons: &'static [&'static str],
     once: bool,
     pending: HashMap<FetchId, Pending>,
+    inquiries: Inquiries,
     timers: BinaryHeap<Reverse<(Timestamp, u64, Timer)>>,
     outputs: VecDeque<Output>,
     random: fastrand::Rng,
@@ -92,6 +96,7 @@ impl Engine {
             admin_reasons,
             once: plan.once,
             pending: HashMap::new(),
+            inquiries: Inquiries::default(),
             timers: BinaryHeap::new(),
             outputs: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
@@ -109,6 +114,7 @@ impl Engine {
             Input::Tick => {}
             Input::Fetched { id, observation } => self.fetched(id, &observation, now),
             Input::AdminChecked { node, result } => self.admin_checked(&node, result, now),
+            Input::Evidence { id, explanation } => self.evidence(id, explanation),
             Input::Replan(plan) => self.replan(plan, now),
             Input::ProbeNow => self.probe_now(now),
         }
@@ -171,6 +177,7 @@ impl Engine {
                     node_version: place.version.clone(),
                     origin_version: watch.history.current().map(|seen| seen.version.clone()),
                     reason: place.reason.as_ref().map(ToString::to_string),
+                    cause: place.inquiry.found(place.verdict.state),
                 });
             }
             if let Some(added) = targets.get_mut(first..) {
@@ -208,6 +215,7 @@ impl Engine {
         // Places may have moved: what is under way is let go, and asked again soon.
         self.pending.clear();
         self.timers.clear();
+        self.inquiries.start_over(plan.explain);
         self.replan_origins(&plan, now);
         self.replan_nodes(&plan, now);
         let mut gone = std::mem::take(&mut self.names);
@@ -496,6 +504,7 @@ impl Engine {
         }
         let due = watch.next_due(jitter, now);
         self.outputs.extend(outputs);
+        self.inquire(at, now);
         if !once {
             self.set_round_timer(at, due);
         }
@@ -544,6 +553,7 @@ fn report(watch: &Watch, outcome: &PlaceOutcome, now: Timestamp, outputs: &mut V
             node: place.node.clone(),
             transition,
             reason: place.reason.as_ref().map(ToString::to_string),
+            cause: place.inquiry.found(place.verdict.state).map(|found| found.cause),
         });
     }
     if let Some(after) = outcome.time_to_fresh {

@@ -8,13 +8,18 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::Peers;
+use super::evidence::{Asked, Gatherer};
 use super::journal::chain;
 use crate::admin::AdminError;
 use crate::clock::Clock;
-use crate::engine::{AdminProblem, Engine, FetchId, Input, Output, Plan, Record, Side, Snapshot};
+use crate::engine::{
+    AdminProblem, Case, Engine, EvidenceId, FetchId, Input, Output, Plan, Record, Side, Snapshot,
+};
 use crate::expose::Metrics;
 use crate::model::{EndpointName, NodeName, VariantName};
-use crate::verdict::{Failure, FetchRequest, Observation, Outcome, Phases, Transition};
+use crate::verdict::{
+    Cause, Explanation, Failure, FetchRequest, Observation, Outcome, Phases, State, Transition,
+};
 
 /// What the rest of the program hears of.
 #[derive(Debug)]
@@ -33,6 +38,21 @@ pub enum Event {
         transition: Transition,
         /// Why, where there is more to say.
         reason: Option<String>,
+        /// The cause, where it is known already.
+        cause: Option<Cause>,
+    },
+    /// The cause of a state was found.
+    Explained {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// Its variant.
+        variant: VariantName,
+        /// The node.
+        node: NodeName,
+        /// The state.
+        state: State,
+        /// The cause, and what it rests on.
+        explanation: Arc<Explanation>,
     },
     /// An admin port was lost or is back.
     AdminChanged {
@@ -61,6 +81,7 @@ pub enum Event {
 pub struct Driver {
     engine: Engine,
     peers: Arc<Peers>,
+    gatherer: Arc<Gatherer>,
     clock: Clock,
     metrics: Option<Arc<Metrics>>,
     tasks: JoinSet<Done>,
@@ -72,12 +93,14 @@ pub struct Driver {
 enum Done {
     Fetched { id: FetchId, side: Side, observation: Observation },
     Checked { node: NodeName, result: Result<(), AdminProblem> },
+    Gathered { id: EvidenceId, explanation: Explanation },
 }
 
 #[derive(Debug, Clone)]
 enum Task {
     Fetch { id: FetchId, side: Side },
     Check(NodeName),
+    Gather(EvidenceId),
 }
 
 impl Driver {
@@ -90,7 +113,8 @@ impl Driver {
         metrics: Option<Arc<Metrics>>,
     ) -> Self {
         let (tasks, under_way) = (JoinSet::new(), HashMap::new());
-        Self { engine, peers, clock, metrics, tasks, under_way }
+        let gatherer = Arc::new(Gatherer::new(Arc::clone(&peers), clock));
+        Self { engine, peers, gatherer, clock, metrics, tasks, under_way }
     }
 
     /// Drives on until there is something to tell.
@@ -131,6 +155,7 @@ impl Driver {
     pub fn replan(&mut self, plan: Plan, peers: Arc<Peers>) {
         self.tasks = JoinSet::new();
         self.under_way.clear();
+        self.gatherer = Arc::new(Gatherer::new(Arc::clone(&peers), self.clock));
         self.peers = peers;
         self.engine.handle(Input::Replan(plan), self.clock.now());
     }
@@ -139,6 +164,12 @@ impl Driver {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.engine.snapshot(self.clock.now())
+    }
+
+    /// Every node that serves old content now, for a command that gathers the evidence itself.
+    #[must_use]
+    pub fn cases(&self) -> Vec<Case> {
+        self.engine.cases()
     }
 
     /// Everything that is worth storing.
@@ -166,9 +197,16 @@ impl Driver {
                 self.check_admin(node);
                 None
             }
+            Output::GatherEvidence { id, case } => {
+                self.gather(id, case);
+                None
+            }
+            Output::Explained { endpoint, variant, node, state, explanation } => {
+                Some(Event::Explained { endpoint, variant, node, state, explanation })
+            }
             Output::Record(record) => Some(Event::Record(record)),
-            Output::Changed { endpoint, variant, node, transition, reason } => {
-                Some(Event::Changed { endpoint, variant, node, transition, reason })
+            Output::Changed { endpoint, variant, node, transition, reason, cause } => {
+                Some(Event::Changed { endpoint, variant, node, transition, reason, cause })
             }
             Output::AdminChanged { node, up, problem } => {
                 Some(Event::AdminChanged { node, up, problem })
@@ -207,6 +245,15 @@ impl Driver {
         self.under_way.insert(handle.id(), task);
     }
 
+    fn gather(&mut self, id: EvidenceId, case: Box<Case>) {
+        let gatherer = Arc::clone(&self.gatherer);
+        let handle = self.tasks.spawn(async move {
+            let (_, explanation) = gatherer.gather(&case, Asked::NodeOnly).await;
+            Done::Gathered { id, explanation }
+        });
+        self.under_way.insert(handle.id(), Task::Gather(id));
+    }
+
     fn ended(&mut self, ended: Result<(Id, Done), JoinError>) {
         let done = match ended {
             Ok((id, done)) => {
@@ -222,6 +269,10 @@ impl Driver {
                 Some(Task::Check(node)) => {
                     let text = format!("the check itself failed: {error}");
                     Done::Checked { node, result: Err(AdminProblem { reason: "internal", text }) }
+                }
+                Some(Task::Gather(id)) => {
+                    let because = format!("the gathering of the evidence itself failed: {error}");
+                    Done::Gathered { id, explanation: Explanation::undetermined(because) }
                 }
             },
         };
@@ -239,6 +290,9 @@ impl Driver {
             }
             Done::Checked { node, result } => {
                 self.engine.handle(Input::AdminChecked { node, result }, now);
+            }
+            Done::Gathered { id, explanation } => {
+                self.engine.handle(Input::Evidence { id, explanation }, now);
             }
         }
     }

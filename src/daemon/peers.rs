@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::admin;
 use crate::clock::Clock;
 use crate::config::{
-    AdminPlace, AdminSettings, Config, Node, Origin, SecretSettings, ServerAddress,
+    AdminPlace, AdminSettings, BanHeaders, Config, Node, Origin, SecretSettings, ServerAddress,
 };
-use crate::model::{NodeName, OriginName};
+use crate::model::{EndpointName, NodeName, OriginName};
 use crate::probe::{Destination, Options};
 use crate::systemd::{CredentialError, Credentials};
 
@@ -20,6 +20,7 @@ use crate::systemd::{CredentialError, Credentials};
 pub struct Peers {
     nodes: HashMap<NodeName, NodePeer>,
     origins: HashMap<OriginName, HttpPeer>,
+    ban_headers: HashMap<EndpointName, BanHeaders>,
 }
 
 #[derive(Debug, Clone)]
@@ -88,6 +89,11 @@ impl Peers {
             let http = HttpPeer::new(HttpSettings::of_origin(origin), kept, clock);
             peers.origins.insert(origin.name.clone(), http);
         }
+        for endpoint in &config.endpoints {
+            if let Some(headers) = &endpoint.ban_headers {
+                peers.ban_headers.insert(endpoint.name.clone(), headers.clone());
+            }
+        }
         Ok(peers)
     }
 
@@ -107,6 +113,12 @@ impl Peers {
     #[must_use]
     pub fn admin(&self, name: &NodeName) -> Option<AdminPeer> {
         self.nodes.get(name)?.admin.clone()
+    }
+
+    /// The header fields that the VCL gives to the objects of an endpoint, for bans to go by.
+    #[must_use]
+    pub fn ban_headers(&self, endpoint: &EndpointName) -> Option<&BanHeaders> {
+        self.ban_headers.get(endpoint)
     }
 
     /// The port of a varnishd that dials in at that address.

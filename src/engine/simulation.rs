@@ -76,6 +76,7 @@ fn plan(endpoints: usize, nodes: usize) -> Plan {
             .collect(),
         watches: (0..endpoints).map(watch).collect(),
         once: false,
+        explain: false,
     }
 }
 

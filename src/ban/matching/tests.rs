@@ -226,7 +226,8 @@ fn a_certain_miss_goes_before_a_doubt() {
 
 #[test]
 fn a_regex_beyond_its_limit_is_a_crash_unless_it_is_never_reached() {
-    let endless = "/abababababababababababababababababababababababababababababababababababababababcx";
+    let endless =
+        "/abababababababababababababababababababababababababababababababababababababababcx";
     let case = Case { url: endless.as_bytes(), ..outside() };
     case.check(&[
         ("req.url ~ ^/(a|b|ab)*c$ && obj.status == 404", "regex_limit"),

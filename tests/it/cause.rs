@@ -1,0 +1,287 @@
+//! Each cause, made on a real varnishd, as the daemon names it.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::daemon::{Daemon, QUICK, endpoint, peers};
+use crate::support::origin::{Origin, Response};
+use crate::support::varnish::{Options, Varnishd};
+
+const PATH: &str = "/api/";
+const HOST: &str = "rec.example.com";
+
+fn cacheable(body: &str) -> Response {
+    Response::ok(body).header("Cache-Control", "max-age=3600")
+}
+
+/// An origin whose `/api/` may be cached for an hour, and a varnishd in front of it.
+fn stage() -> (Origin, Varnishd) {
+    let origin = Origin::start();
+    origin.serve(PATH, cacheable("one"));
+    let varnishd = Varnishd::in_front_of(origin.address);
+    (origin, varnishd)
+}
+
+fn watch(varnishd: &Varnishd, origin: SocketAddr, further: &str) -> Daemon {
+    let config = QUICK.to_owned() + &peers(varnishd, origin) + &endpoint("rec", PATH, further);
+    Daemon::start(&config)
+}
+
+/// What the daemon's API says of the target with this state, once its cause is known.
+fn explained(daemon: &Daemon, state: &str, variant: &str) -> (String, String) {
+    let mut found = None;
+    daemon.wait(&format!("{variant} is {state} and explained"), || {
+        let Some((200, text)) = daemon.get("/api/v1/status") else { return false };
+        let document: Value = serde_json::from_str(&text).unwrap();
+        let targets = document["targets"].as_array().unwrap();
+        let target = targets.iter().find(|t| t["variant"] == variant && t["state"] == state);
+        found = target.filter(|target| !target["cause"].is_null()).map(|target| {
+            let findings = target["findings"].as_array().unwrap().iter();
+            let findings: Vec<_> = findings.map(|f| f.as_str().unwrap().to_owned()).collect();
+            (target["cause"].as_str().unwrap().to_owned(), findings.join("\n"))
+        });
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+/// The object has to be older than what `Age` and a fetch leave open.
+fn let_it_age() {
+    thread::sleep(Duration::from_millis(3_500));
+}
+
+#[test]
+fn never_purged() {
+    let (origin, varnishd) = stage();
+    let daemon = watch(&varnishd, origin.address, "");
+    daemon.wait_for_state("rec", "fresh");
+    let_it_age();
+    origin.serve(PATH, cacheable("two"));
+    for state in ["lagging", "stale"] {
+        let (cause, findings) = explained(&daemon, state, "default");
+        assert_eq!(cause, "never_purged", "{findings}");
+        assert!(findings.contains("the node took no ban since the origin changed"), "{findings}");
+        assert!(
+            findings.contains("purgewatch ban --url http://rec.example.com/api/"),
+            "{findings}"
+        );
+    }
+    // As a metric, all of the closed set, and one of them is it.
+    let metrics = daemon.metrics();
+    let causes = metrics.lines().filter(|line| line.starts_with("purgewatch_endpoint_cause{"));
+    let causes: Vec<_> = causes.collect();
+    assert_eq!(causes.len(), 8, "{causes:?}");
+    let value = |cause: &str| daemon.metric("purgewatch_endpoint_cause", &[cause]);
+    assert_eq!(value("cause=\"never_purged\""), Some(1.0));
+    assert_eq!(causes.iter().filter(|line| line.ends_with(" 1")).count(), 1, "{causes:?}");
+    // In the log, once.
+    let log = daemon.log();
+    let lines: Vec<_> = log.lines().filter(|l| l.contains("cause: never_purged: ")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(log.contains("is stale, for 3s at least (cause: never_purged)"), "{log}");
+    // On the page.
+    let (_, page) = daemon.get("/").unwrap();
+    assert!(page.contains("<span class=\"state\">never_purged</span>"), "{page}");
+    // A ban ends it, and the series with it.
+    varnishd.adm(&["ban", "req.url", "==", PATH]);
+    daemon.wait_for_state("rec", "fresh");
+    assert!(!daemon.metrics().contains("purgewatch_endpoint_cause{"));
+}
+
+#[test]
+fn a_purge_that_came_too_early_is_none() {
+    let (origin, varnishd) = stage();
+    let daemon = watch(&varnishd, origin.address, "");
+    daemon.wait_for_state("rec", "fresh");
+    varnishd.adm(&["ban", "req.url", "==", PATH]);
+    let_it_age();
+    let_it_age();
+    origin.serve(PATH, cacheable("two"));
+    let (cause, findings) = explained(&daemon, "stale", "default");
+    assert_eq!(cause, "never_purged", "{findings}");
+    assert!(findings.contains("came before the origin changed"), "{findings}");
+}
+
+#[test]
+fn ban_missed_it() {
+    let (origin, varnishd) = stage();
+    let daemon = watch(&varnishd, origin.address, "");
+    daemon.wait_for_state("rec", "fresh");
+    let_it_age();
+    origin.serve(PATH, cacheable("two"));
+    varnishd.adm(&["ban", "req.http.host == www.example.com && req.url == /api/"]);
+    let (cause, findings) = explained(&daemon, "stale", "default");
+    assert_eq!(cause, "ban_missed_it", "{findings}");
+    assert!(
+        findings.contains("req.http.host is \"rec.example.com\" and not \"www.example.com\""),
+        "{findings}"
+    );
+}
+
+#[test]
+fn bans_on_headers_that_the_vcl_takes_away_are_judged_by_the_configuration() {
+    let origin = Origin::start();
+    origin.serve(PATH, cacheable("one"));
+    let vcl = format!(
+        "backend default {{ .host = \"{}\"; .port = \"{}\"; }}\n\
+         sub vcl_backend_response {{ set beresp.http.x-url = bereq.url; \
+         set beresp.http.x-host = bereq.http.host; }}\n\
+         sub vcl_deliver {{ unset resp.http.x-url; unset resp.http.x-host; }}\n",
+        origin.address.ip(),
+        origin.address.port()
+    );
+    let varnishd = Varnishd::start(Options { vcl: Some(vcl), ..Options::default() });
+    let headers = "ban_headers = { url = \"x-url\", host = \"x-host\" }";
+    let daemon = watch(&varnishd, origin.address, headers);
+    daemon.wait_for_state("rec", "fresh");
+    let_it_age();
+    origin.serve(PATH, cacheable("two"));
+    varnishd.adm(&["ban", "obj.http.x-url ~ ^/wrong/api/"]);
+    let (cause, findings) = explained(&daemon, "stale", "default");
+    assert_eq!(cause, "ban_missed_it", "{findings}");
+    assert!(findings.contains("obj.http.x-url is \"/api/\", which does not match"), "{findings}");
+}
+
+#[test]
+fn raced_fill() {
+    let (origin, varnishd) = stage();
+    let daemon = watch(&varnishd, origin.address, "interval = \"5s\"");
+    daemon.wait_for_state("rec", "fresh");
+    // A slow fetch of the old version is under way, for a client, when the origin changes and the
+    // ban comes.
+    origin.serve(PATH, cacheable("one").after(Duration::from_secs(2)));
+    varnishd.adm(&["ban", "req.url", "==", PATH]);
+    thread::scope(|scope| {
+        scope.spawn(|| varnishd.get(HOST, PATH));
+        thread::sleep(Duration::from_secs(1));
+        origin.serve(PATH, cacheable("two"));
+        varnishd.adm(&["ban", "req.url", "~", "^/api"]);
+    });
+    assert!(varnishd.get(HOST, PATH).ends_with("one"), "the race was not won");
+    let (cause, findings) = explained(&daemon, "stale", "default");
+    assert_eq!(cause, "raced_fill", "{findings}");
+    assert!(findings.contains("that matches it: req.url ~ ^/api"), "{findings}");
+}
+
+#[test]
+fn grace() {
+    let backend = Origin::start();
+    let old = Response::ok("one").header("Cache-Control", "max-age=2");
+    backend.serve(PATH, old);
+    let vcl = format!(
+        "backend default {{ .host = \"{}\"; .port = \"{}\"; }}\n\
+         sub vcl_backend_response {{ set beresp.grace = 1h; }}\n",
+        backend.address.ip(),
+        backend.address.port()
+    );
+    let varnishd = Varnishd::start(Options { vcl: Some(vcl), ..Options::default() });
+    // The truth is at another address.
+    let origin = Origin::start();
+    origin.serve(PATH, cacheable("one"));
+    let daemon = watch(&varnishd, origin.address, "");
+    daemon.wait_for_state("rec", "fresh");
+    varnishd.adm(&["backend.set_health", "boot.default", "sick"]);
+    origin.serve(PATH, cacheable("two"));
+    let (cause, findings) = explained(&daemon, "stale", "default");
+    assert_eq!(cause, "grace", "{findings}");
+    assert!(findings.contains("boot.default"), "{findings}");
+}
+
+#[test]
+fn variant_only() {
+    let origin = Origin::start();
+    let serve = |version: &'static str| {
+        origin.route(PATH, move |request| {
+            let language = request.header("accept-language").unwrap_or("en");
+            cacheable(&format!("{version} {language}")).header("Vary", "Accept-Language")
+        });
+    };
+    serve("one");
+    let vcl = format!(
+        "backend default {{ .host = \"{}\"; .port = \"{}\"; }}\n\
+         sub vcl_recv {{ if (req.http.x-refresh) {{ set req.hash_always_miss = true; }} }}\n",
+        origin.address.ip(),
+        origin.address.port()
+    );
+    let varnishd = Varnishd::start(Options { vcl: Some(vcl), ..Options::default() });
+    let variants = "variants = [{ name = \"de\", headers = { Accept-Language = \"de\" } }, \
+                    { name = \"fr\", headers = { Accept-Language = \"fr\" } }]";
+    let daemon = watch(&varnishd, origin.address, variants);
+    daemon.wait("both are fresh", || {
+        let fresh = |variant: &str| {
+            let labels = [variant, "state=\"fresh\""];
+            daemon.metric("purgewatch_endpoint_state", &labels) == Some(1.0)
+        };
+        fresh("variant=\"de\"") && fresh("variant=\"fr\"")
+    });
+    let_it_age();
+    serve("two");
+    explained(&daemon, "lagging", "de");
+    refresh_variant(&varnishd, "fr");
+    let (cause, findings) = explained(&daemon, "stale", "de");
+    assert_eq!(cause, "variant_only", "{findings}");
+    assert!(findings.contains("this node followed: fr"), "{findings}");
+}
+
+/// Puts the new version of one variant into the cache, as a VCL does that refreshes on request.
+fn refresh_variant(varnishd: &Varnishd, language: &str) {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(varnishd.http).unwrap();
+    write!(
+        stream,
+        "GET {PATH} HTTP/1.1\r\nHost: {HOST}\r\nAccept-Language: {language}\r\n\
+         Accept-Encoding: gzip\r\nX-Refresh: 1\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+}
+
+#[test]
+fn upstream_by_a_backend_that_serves_old_content() {
+    // The cache's backend is a replica that lags behind; the object expires and is fetched again.
+    let replica = Origin::start();
+    replica.serve(PATH, Response::ok("one").header("Cache-Control", "max-age=4"));
+    let varnishd = Varnishd::in_front_of(replica.address);
+    let origin = Origin::start();
+    origin.serve(PATH, cacheable("one"));
+    let daemon = watch(&varnishd, origin.address, "max_stale = \"9s\"");
+    daemon.wait_for_state("rec", "fresh");
+    origin.serve(PATH, cacheable("two"));
+    let (cause, findings) = explained(&daemon, "stale", "default");
+    assert_eq!(cause, "upstream", "{findings}");
+}
+
+#[test]
+fn upstream_by_a_cache_behind_that_was_not_purged() {
+    let origin = Origin::start();
+    origin.serve(PATH, cacheable("one"));
+    let inner = Varnishd::in_front_of(origin.address);
+    let outer = Varnishd::in_front_of(inner.http);
+    let daemon = watch(&outer, origin.address, "");
+    daemon.wait_for_state("rec", "fresh");
+    let_it_age();
+    origin.serve(PATH, cacheable("two"));
+    outer.adm(&["ban", "req.url", "==", PATH]);
+    let (cause, findings) = explained(&daemon, "stale", "default");
+    assert_eq!(cause, "upstream", "{findings}");
+    assert!(findings.contains("another cache or proxy behind the node"), "{findings}");
+}
+
+#[test]
+fn undetermined_without_an_admin_port() {
+    let (origin, varnishd) = stage();
+    let peers: String = peers(&varnishd, origin.address)
+        .lines()
+        .filter(|line| !line.starts_with("admin") && !line.starts_with("secret"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let daemon = Daemon::start(&(QUICK.to_owned() + &peers + &endpoint("rec", PATH, "")));
+    daemon.wait_for_state("rec", "fresh");
+    origin.serve(PATH, cacheable("two"));
+    let (cause, findings) = explained(&daemon, "stale", "default");
+    assert_eq!(cause, "undetermined", "{findings}");
+    assert!(findings.contains("no admin port of the node is configured"), "{findings}");
+}
