@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::BanHeaders;
 use crate::engine::Case;
 use crate::model::{NodeName, Timestamp, Untrusted};
-use crate::protocol::answer::{Answer as _, BackendList, BanList, Envelope};
+use crate::protocol::answer::{Answer as _, BackendList, BanList, Envelope, ListedBan};
 use crate::protocol::{Command, answer};
 use crate::verdict::cause::{
     BackendEvidence, BanEvidence, BanJudge, BanListEvidence, Evidence, ObjectEvidence, PreparedBan,
@@ -42,6 +42,10 @@ const MOST_BANS: usize = 2_000;
 /// What a node's clock may differ by within a reply: it states its time to the millisecond, and a
 /// ban was seen to be dated a fraction of a millisecond early.
 const ROUNDING: Duration = Duration::from_millis(2);
+
+/// From the start of a cache process until its first VCL is loaded. Backends are dated to the
+/// second by some versions.
+const AFTER_START: Duration = Duration::from_secs(2);
 
 /// Gathers evidence; what an admin port says is asked once for many endpoints.
 #[derive(Debug)]
@@ -163,7 +167,7 @@ impl Gatherer {
         match asked.await {
             Ok(Ok((version, list, time, backends, worker))) => NodeFacts {
                 at: self.clock.now(),
-                bans: Ok(prepared(&list, time, version)),
+                bans: Ok(prepared(&list, backends.as_ref().ok(), time, version)),
                 backends: backends.map(|list| health(&list)).map_err(|error| chain(&error)),
                 worker,
             },
@@ -221,13 +225,32 @@ impl NodeTime {
     }
 }
 
-fn prepared(list: &BanList, time: NodeTime, version: Option<ServerVersion>) -> Bans {
+fn prepared(
+    list: &BanList,
+    backends: Option<&BackendList>,
+    time: NodeTime,
+    version: Option<ServerVersion>,
+) -> Bans {
     let newest = list.bans.iter().take(MOST_BANS);
-    let prepare = newest.map(|ban| {
+    let prepare = newest.enumerate().map(|(place, ban)| {
         let taken = time.on_our_clock(ban.time);
+        if list.complete && place + 1 == list.bans.len() && is_start(ban, backends) {
+            return PreparedBan::start(taken);
+        }
         PreparedBan::new(&ban.spec, ban.completed, taken, version)
     });
     Bans { list: prepare.collect(), complete: list.complete && list.bans.len() <= MOST_BANS }
+}
+
+/// Whether the oldest entry of a list is the one that varnishd makes at the start of its cache
+/// process. It looks like a ban that was worked off; but the backends of the VCL that varnishd was
+/// started with, which is called `boot`, are made right after it.
+fn is_start(ban: &ListedBan, backends: Option<&BackendList>) -> bool {
+    let backends = backends.map(|list| list.backends.as_slice()).unwrap_or_default();
+    ban.completed
+        && backends.iter().filter(|backend| backend.name.starts_with("boot.")).any(|backend| {
+            backend.last_change.is_some_and(|made| made.abs_diff(ban.time) <= AFTER_START)
+        })
 }
 
 fn health(list: &BackendList) -> Vec<BackendEvidence> {
@@ -316,7 +339,7 @@ mod tests {
 
     #[test]
     fn the_clocks_of_hosts_need_not_agree() {
-        let ours = |millis| Timestamp::from_millis(1_000_000 + millis);
+        let ours = |millis: u64| Timestamp::from_millis(1_000_000 + millis);
         // The node is an hour ahead and answered within 20 ms.
         let time = NodeTime {
             asked: Span { earliest: ours(0), latest: ours(20) },

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Engine, Output};
 use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName, Version};
 use crate::verdict::cause::{OriginChange, VariantEvidence};
-use crate::verdict::{Explanation, State, Target};
+use crate::verdict::{Cause, Explanation, State, Target};
 
 /// So many gatherings are under way at most; the others wait for their turn. Each is a fetch and
 /// a few commands, and an outage may make thousands of endpoints stale at a time.
@@ -48,7 +48,8 @@ pub(super) struct Inquiry {
     asked: Option<(State, Option<Version>)>,
     waiting: bool,
     under_way: bool,
-    found: Option<Arc<Explanation>>,
+    /// With the version that it explains.
+    found: Option<(Version, Arc<Explanation>)>,
 }
 
 /// The gatherings that are under way or wait.
@@ -56,8 +57,8 @@ pub(super) struct Inquiry {
 pub(super) struct Inquiries {
     enabled: bool,
     last: u64,
-    /// Watch and place.
-    under_way: HashMap<EvidenceId, (usize, usize)>,
+    /// Watch, place, and the version that is to be explained.
+    under_way: HashMap<EvidenceId, (usize, usize, Version)>,
     /// Watch and place, each once: [`Inquiry::waiting`].
     waiting: VecDeque<(usize, usize)>,
 }
@@ -65,7 +66,8 @@ pub(super) struct Inquiries {
 impl Inquiry {
     /// The cause, where the state is one that has one.
     pub(super) fn found(&self, state: State) -> Option<Arc<Explanation>> {
-        is_old(state).then(|| self.found.clone()).flatten()
+        let (_, found) = self.found.as_ref().filter(|_| is_old(state))?;
+        Some(found.clone())
     }
 
     /// What was asked and not answered will not be answered any more.
@@ -133,7 +135,7 @@ impl Engine {
 
     /// Takes in what a gathering came to.
     pub(super) fn evidence(&mut self, id: EvidenceId, explanation: Explanation) {
-        let Some((at, number)) = self.inquiries.under_way.remove(&id) else { return };
+        let Some((at, number, version)) = self.inquiries.under_way.remove(&id) else { return };
         self.begin_inquiries();
         let Some(watch) = self.watches.get_mut(at) else { return };
         let Some(place) = watch.places.get_mut(number) else { return };
@@ -142,10 +144,17 @@ impl Engine {
         if !is_old(state) || place.inquiry.asked.is_none() {
             return;
         }
-        let before = place.inquiry.found.as_ref().map(|found| found.cause);
+        let before = place.inquiry.found.as_ref();
+        let cause_before = before.map(|(_, found)| found.cause);
+        // Evidence goes: a node forgets its bans. What was found once stays true of that version.
+        let is_known =
+            before.is_some_and(|(of, found)| *of == version && found.cause != Cause::Undetermined);
+        if is_known && explanation.cause == Cause::Undetermined {
+            return;
+        }
         let explanation = Arc::new(explanation);
-        place.inquiry.found = Some(explanation.clone());
-        if before != Some(explanation.cause) {
+        place.inquiry.found = Some((version, explanation.clone()));
+        if cause_before != Some(explanation.cause) {
             self.outputs.push_back(Output::Explained {
                 endpoint: watch.plan.endpoint.clone(),
                 variant: watch.plan.variant.clone(),
@@ -172,7 +181,7 @@ impl Engine {
             inquiry.under_way = true;
             self.inquiries.last += 1;
             let id = EvidenceId(self.inquiries.last);
-            self.inquiries.under_way.insert(id, (at, place));
+            self.inquiries.under_way.insert(id, (at, place, case.served.clone()));
             self.outputs.push_back(Output::GatherEvidence { id, case: Box::new(case) });
         }
     }

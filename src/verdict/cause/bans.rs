@@ -20,6 +20,7 @@ pub struct PreparedBan {
     /// What its arguments say, in lower case and without backslashes.
     arguments: String,
     matcher: Option<Result<Matcher, String>>,
+    is_start: bool,
 }
 
 /// What was sent to get the object.
@@ -45,12 +46,8 @@ impl PreparedBan {
     #[must_use]
     pub fn new(spec: &[u8], completed: bool, taken: Span, version: Option<ServerVersion>) -> Self {
         if completed || spec.is_empty() {
-            return Self {
-                taken,
-                expression: shown(spec),
-                arguments: String::new(),
-                matcher: None,
-            };
+            let (expression, arguments) = (shown(spec), String::new());
+            return Self { taken, expression, arguments, matcher: None, is_start: false };
         }
         let (mut expression, mut arguments) = (shown(spec), String::new());
         let matcher = match parse(spec) {
@@ -67,7 +64,13 @@ impl PreparedBan {
                 Err(refusal.to_string())
             }
         };
-        Self { taken, expression, arguments, matcher: Some(matcher) }
+        Self { taken, expression, arguments, matcher: Some(matcher), is_start: false }
+    }
+
+    /// The entry that varnishd makes when its cache process starts.
+    #[must_use]
+    pub fn start(taken: Span) -> Self {
+        Self { is_start: true, ..Self::new(b"", true, taken, None) }
     }
 }
 
@@ -84,6 +87,7 @@ impl<'a> BanJudge<'a> {
     #[must_use]
     pub fn judge(&self, ban: &PreparedBan) -> BanEvidence {
         let judged = match &ban.matcher {
+            None if ban.is_start => Judged::Start,
             None => Judged::Completed,
             Some(Err(why)) => Judged::Unread { why: why.clone() },
             Some(Ok(matcher)) => self.evaluate(matcher, ban.taken),

@@ -361,7 +361,7 @@ impl Facts<'_> {
                  why not cannot be seen from here: {}",
                 Untrusted(why)
             ),
-            Judged::Completed => format!(
+            Judged::Completed | Judged::Start => format!(
                 "a ban taken {taken} did not hit it; varnishd has worked it off and does not tell \
                  any more what it said"
             ),

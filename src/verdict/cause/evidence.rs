@@ -136,6 +136,8 @@ pub enum Judged {
     /// varnishd is through with it and has forgotten what it said. No object that is older than it
     /// was hit by it and is still there.
     Completed,
+    /// It is no ban of anybody's: varnishd puts it on the list when its cache process starts.
+    Start,
     /// What it says is not a ban as we know the language.
     Unread {
         /// What is wrong.

@@ -96,7 +96,7 @@ impl<'a> Facts<'a> {
     pub(super) fn missed(&self) -> Vec<&'a BanEvidence> {
         let missed = self.listed().unwrap_or_default().iter();
         let missed = missed.filter(|ban| ban.taken.latest >= self.since);
-        missed.filter(|ban| ban.judged != Judged::Matches).collect()
+        missed.filter(|ban| !matches!(ban.judged, Judged::Matches | Judged::Start)).collect()
     }
 
     /// Whether the object is certainly older than the ban: then the ban did not hit it.
