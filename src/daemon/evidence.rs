@@ -29,9 +29,9 @@ use crate::verdict::{Answer, Explanation, FetchRequest, Observation, Outcome};
 /// For everything that is asked of one admin port.
 const ADMIN_LIMIT: Duration = Duration::from_secs(10);
 
-/// So long what an admin port said serves for other endpoints at the same node. Their objects are
-/// looked at after it, and a ban that came in between shows in them.
-const KEPT: Duration = Duration::from_secs(5);
+/// So long what an admin port said serves for other endpoints at the same node: long enough that
+/// an outage does not ask it for each, short enough that a ban hardly comes in between.
+const KEPT: Duration = Duration::from_secs(1);
 
 /// The same for an admin port that said nothing: each attempt may take [`ADMIN_LIMIT`].
 const FAILURE_KEPT: Duration = Duration::from_secs(20);
