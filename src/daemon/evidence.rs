@@ -52,8 +52,11 @@ const AFTER_START: Duration = Duration::from_secs(2);
 pub struct Gatherer {
     peers: Arc<Peers>,
     clock: Clock,
-    nodes: std::sync::Mutex<HashMap<NodeName, Arc<Mutex<Option<Arc<NodeFacts>>>>>>,
+    nodes: std::sync::Mutex<HashMap<NodeName, Arc<Known>>>,
 }
+
+/// What a node's admin port said last; locked while it is asked.
+type Known = Mutex<Option<Arc<NodeFacts>>>;
 
 /// Who is asked for the header fields beside the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

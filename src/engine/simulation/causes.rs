@@ -28,7 +28,7 @@ fn a_cause_is_sought_once_for_each_transition_and_goes_with_the_old_content() {
     let (_, case) = &world.cases[0];
     let since = |at: Option<Timestamp>| at.unwrap().since(Timestamp::from_millis(START)).as_secs();
     let (after, before) = (since(case.change.after), since(case.change.before));
-    assert!(after < 100 && 100 <= before && before <= 131, "{after} {before}");
+    assert!(after < 100 && (100..=131).contains(&before), "{after} {before}");
     world.run_until(990);
     assert_eq!(world.state(), State::Fresh);
     assert_eq!(world.engine.snapshot(world.now).targets[0].cause, None);

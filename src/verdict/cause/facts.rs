@@ -128,7 +128,12 @@ impl<'a> Facts<'a> {
     /// object.
     pub(super) fn reaches_back(&self) -> bool {
         let BanListEvidence::Read { bans, .. } = &self.evidence.bans else { return false };
-        let Some(oldest) = bans.last().map(|ban| ban.taken.earliest) else { return false };
+        let oldest = match bans.last() {
+            // Before that there was nothing.
+            Some(BanEvidence { judged: Judged::Start, .. }) => return true,
+            Some(ban) => ban.taken.earliest,
+            None => return false,
+        };
         let raced_from = self.node_fetched.map(|f| f.earliest.earlier_by(LONGEST_FETCH));
         let needed = raced_from.into_iter().chain(self.evidence.change.after).max();
         needed.is_some_and(|needed| oldest <= needed)

@@ -283,6 +283,11 @@ fn a_list_that_does_not_reach_back_leaves_it_open() {
     let bans = vec![BanEvidence { related: false, ..ban(980, misses()) }];
     evidence.bans = BanListEvidence::Read { bans: bans.clone(), complete: true };
     check(&evidence, Cause::Undetermined, "does not reach back that far");
+    // The process is younger than that: its list has them all.
+    let mut since_start = bans.clone();
+    since_start.push(ban(940, Judged::Start));
+    evidence.bans = BanListEvidence::Read { bans: since_start, complete: true };
+    check(&evidence, Cause::Upstream, "no ban had anything to do with it");
     // Nor does one that was cut.
     evidence.bans = BanListEvidence::Read { bans, complete: false };
     check(&evidence, Cause::Undetermined, "does not reach back that far");
