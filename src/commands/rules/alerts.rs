@@ -78,8 +78,7 @@ fn stale(least: Duration) -> Alert {
         summary: "{{ $labels.node }} serves an old version of {{ $labels.endpoint }}".to_owned(),
         description: "The node {{ $labels.node }} has been serving a superseded version of the \
                       endpoint {{ $labels.endpoint }} (variant {{ $labels.variant }}) for at \
-                      least {{ $value | humanizeDuration }}, longer than its max_stale. \
-                      purgewatch_endpoint_cause and `purgewatch status` say why."
+                      least {{ $value | humanizeDuration }}, longer than its max_stale."
             .to_owned(),
         runbook: "runbook-endpoint-stale",
     }
