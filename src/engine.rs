@@ -7,6 +7,7 @@
 
 mod admin;
 mod budget;
+mod consistency;
 mod effect;
 mod explain;
 mod plan;
@@ -34,6 +35,7 @@ use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName};
 use crate::verdict::{Change, Fault, FetchRequest, Observation, OriginHistory, Sight};
 
 pub use admin::AdminProblem;
+pub use consistency::{STEPS, ServiceLevel, Window};
 pub use effect::{FetchId, Input, Output, Side};
 pub use explain::{Case, EvidenceId};
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
@@ -154,6 +156,8 @@ impl Engine {
         let mut targets = Vec::with_capacity(self.names.len());
         let mut endpoints = 0;
         let mut last_endpoint = None;
+        // The changes that do not show at a node yet, by how long ago each was first seen.
+        let mut open: HashMap<&NodeName, Vec<Duration>> = HashMap::new();
         for ((endpoint, variant), at) in &self.names {
             let Some(watch) = self.watches.get(*at) else { continue };
             if last_endpoint != Some(endpoint) {
@@ -162,6 +166,9 @@ impl Engine {
             }
             let first = targets.len();
             for place in &watch.places {
+                if let Some(since) = place.behind_since {
+                    open.entry(&place.node).or_default().push(now.since(since));
+                }
                 targets.push(TargetSnapshot {
                     endpoint: endpoint.clone(),
                     variant: variant.clone(),
@@ -184,10 +191,11 @@ impl Engine {
                 added.sort_by(|a, b| a.node.cmp(&b.node));
             }
         }
-        let nodes = self
-            .nodes
-            .values()
-            .map(|node| NodeSnapshot { node: node.name.clone(), admin: node.state.clone() });
+        let nodes = self.nodes.values().map(|node| NodeSnapshot {
+            node: node.name.clone(),
+            admin: node.state.clone(),
+            level: node.consistency.level(open.get(&node.name).map_or(&[], Vec::as_slice), now),
+        });
         Snapshot { taken: now, targets, nodes: nodes.collect(), endpoints }
     }
 
@@ -503,6 +511,13 @@ impl Engine {
             report(watch, &outcome, now, &mut outputs);
         }
         let due = watch.next_due(jitter, now);
+        for output in &outputs {
+            if let Output::BecameFresh { node, after } = output
+                && let Some(node) = self.nodes.get_mut(node)
+            {
+                node.consistency.showed(*after, now);
+            }
+        }
         self.outputs.extend(outputs);
         self.inquire(at, now);
         if !once {

@@ -18,7 +18,7 @@ use super::{AdminError, Kind, Note, Options, SecretSource, Stage};
 use crate::model::NodeName;
 
 /// So many connections may be open that are not authenticated yet.
-const MOST_PENDING: usize = 16;
+const MOST_PENDING: usize = 64;
 
 /// So long each of them is safe from having to make room for the next. varnishd greets at once and
 /// answers within a round trip, so this is enough for one on the other side of the world.
@@ -38,7 +38,7 @@ const AFTER_FAULT: Duration = Duration::from_millis(100);
 /// and after failures with pauses of up to about ten.
 ///
 /// Whoever reaches the port may connect. A peer that says nothing, or something else than
-/// varnishd, keeps nobody out: up to 16 connections are listened to at a time, the oldest makes
+/// varnishd, keeps nobody out: up to 64 connections are listened to at a time, the oldest makes
 /// room for the next, and the first that takes the secret is used. With a secret, a peer that does
 /// not ask for it is refused.
 ///

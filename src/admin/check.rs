@@ -22,7 +22,11 @@ pub struct PathCheck {
 ///
 /// A connection that is kept open would not notice a firewall rule that lets no new one through.
 ///
-/// Bounded by [`Options::connect`], [`Options::authenticate`] and [`Options::reply`] together.
+/// Of a varnishd that dials in, it takes the one connection and gives it up again: where a
+/// [`Client`](super::Client) holds that, ask the client.
+///
+/// Bounded by [`Options::connect`] (or [`Options::dial_in`]), [`Options::authenticate`] and
+/// [`Options::reply`] together; authenticating counts once for each address of the target.
 /// Cancellation safe.
 ///
 /// # Errors

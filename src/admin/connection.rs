@@ -126,13 +126,13 @@ async fn open_instance<T>(
     let secret = if let SecretSource::Workdir = secret { &found.secret } else { secret };
     let Instance { addresses, dir, manager, .. } = &found;
     let opened = open_any(node, addresses, secret, options, step).await;
-    opened.map_err(|error| match error.kind {
-        Kind::Dial(attempt) if found.manager_is_gone => located(WorkdirError::Leftover {
-            dir: dir.clone(),
-            manager: *manager,
-            attempt: attempt.to_string(),
-        }),
-        kind => AdminError { kind, ..error },
+    opened.map_err(|error| {
+        // Whoever asked for the secret is a varnishd, whatever the directory looks like.
+        if found.manager_is_gone && error.stage.rank() <= Stage::Greeting.rank() {
+            let (dir, manager, attempt) = (dir.clone(), *manager, error.reason());
+            return located(WorkdirError::Leftover { dir, manager, attempt });
+        }
+        error
     })
 }
 

@@ -373,6 +373,11 @@ impl AdminError {
         }
     }
 
+    /// What happened, without node and step.
+    pub(super) fn reason(&self) -> String {
+        Reason(self).to_string()
+    }
+
     /// Whether the command may have been carried out.
     #[must_use]
     pub fn outcome(&self) -> Outcome {

@@ -28,6 +28,12 @@ impl From<HostPort> for Place {
     }
 }
 
+impl From<Vec<HostPort>> for Place {
+    fn from(addresses: Vec<HostPort>) -> Self {
+        Self::Addresses(addresses)
+    }
+}
+
 impl From<Workdir> for Place {
     fn from(workdir: Workdir) -> Self {
         Self::Workdir(workdir)

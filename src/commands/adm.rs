@@ -2,6 +2,7 @@
 
 mod input;
 mod many;
+mod prompt;
 mod script;
 mod status;
 mod words;
@@ -9,6 +10,7 @@ mod written;
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
@@ -21,6 +23,10 @@ use self::written::Style;
 use super::output::{NodesFormat, Output, complain};
 use super::target::{Chosen, Nodes, Scope};
 use crate::admin::{Client, Options, Place, Target};
+
+/// varnishd's pauses between two attempts to dial grow to ten seconds: nobody who waits for one
+/// gives up before.
+const DIAL_IN: Duration = Duration::from_secs(15);
 
 /// The most that varnishd sends, in bytes: its `cli_limit` goes no further.
 const LONGEST_BODY: usize = 99_999_999;
@@ -41,6 +47,7 @@ Examples:
   purgewatch adm -T 127.0.0.1:6082 -S /etc/varnish/secret vcl.list
   purgewatch adm -n /var/lib/varnish/varnishd backend.list -p
   purgewatch adm -t 60 < reload.cli
+  purgewatch adm --listen 0.0.0.0:6083 -S /etc/varnish/secret status
 
 Exit status, that of varnishadm: 0 done, 1 a command failed or usage, 2 no connection, secret or
 answer; and 130 interrupted."
@@ -64,6 +71,13 @@ pub(super) struct Arguments {
     /// connection
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     retries: u32,
+    /// Wait at this address for a varnishd that dials in (varnishd -M), with -S for its secret
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        conflicts_with_all = ["admin", "workdir", "named", "nodes"]
+    )]
+    listen: Option<SocketAddr>,
     /// Print the version
     #[arg(short = 'V', long, action = ArgAction::Version)]
     version: Option<bool>,
@@ -88,7 +102,11 @@ pub(super) fn run(arguments: &Arguments) -> Status {
 
 impl Arguments {
     fn run(&self, output: &mut Output) -> Status {
-        let chosen = match self.nodes.choose(Scope::Local) {
+        let chosen = match self.listen {
+            Some(address) => self.nodes.dialling_in(address),
+            None => self.nodes.choose(Scope::Local),
+        };
+        let chosen = match chosen {
             Ok(chosen) => chosen,
             Err(exit) => return exit.into(),
         };
@@ -121,6 +139,10 @@ impl Arguments {
                     return Status::NoAnswer;
                 }
             }
+            if matches!(input, Input::Stdin) && self.pass == 0 && prompt::has_somebody() {
+                let client = Client::new(target, prompt::options(self.options()));
+                return Box::pin(prompt::run(client, chosen, output)).await;
+            }
             let script = Script {
                 client: Client::new(target, self.options()),
                 style: if self.pass > 0 { Style::AsSent } else { Style::for_stdout() },
@@ -144,6 +166,7 @@ impl Arguments {
             connect: self.timeout,
             authenticate: self.timeout,
             reply: self.timeout,
+            dial_in: self.timeout.max(DIAL_IN),
             keep_alive: None,
             body_limit: LONGEST_BODY,
             ..Options::default()

@@ -1,6 +1,7 @@
 //! Which nodes a command works on.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use clap::Args;
 use super::Exit;
 use super::config_file::ConfigFile;
 use super::output::complain;
-use crate::admin::{Place, SecretSource, Target, Workdir};
+use crate::admin::{Acceptor, Place, SecretSource, Target, Workdir};
 use crate::config::{Config, Node};
 use crate::daemon::admin_target;
 use crate::model::{HostPort, NodeName, Secret};
@@ -138,6 +139,17 @@ impl Nodes {
             return self.configured();
         }
         local()
+    }
+
+    /// The varnishd that dials in at `address`; what is wrong is said on stderr.
+    ///
+    /// # Errors
+    /// [`Exit::Secret`] for a secret that is not where it should be.
+    pub(super) fn dialling_in(&self, address: SocketAddr) -> Result<Chosen, Exit> {
+        let node = NodeName::from_address(&address.to_string());
+        let secret = self.secret()?.unwrap_or(SecretSource::None);
+        let target = Target::reverse(node, Acceptor::new(address), secret);
+        Ok(Chosen::one(ChosenNode { target, step_limit: None }))
     }
 
     fn one(&self, addresses: Vec<HostPort>) -> Result<Chosen, Exit> {

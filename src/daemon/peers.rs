@@ -273,6 +273,30 @@ mod tests {
         }
     }
 
+    /// A port cannot be opened twice, and while two sets of peers live, both need it.
+    #[tokio::test]
+    async fn an_open_port_for_varnishd_stays_open_through_a_change() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let peers = |name: &str, timeout: &str, old: &Peers| {
+            let text = format!(
+                "[[node]]\nname = \"{name}\"\nhttp = \"http://a\"\nadmin_listen = \"{free}\"\n\
+                 secret_file = \"/s\"\nadmin_timeout = \"{timeout}\"\n\
+                 [[origin]]\nname = \"o\"\naddress = \"http://b\"\n\
+                 [[endpoint]]\nname = \"e\"\nurl = \"http://c/\"\norigin = \"o\"\n"
+            );
+            let config = crate::config::parse("test", &text).unwrap().config;
+            let credentials = Credentials::from_environment();
+            Peers::new(&config, old, &credentials, Clock::start()).unwrap()
+        };
+        let first = peers("one", "1s", &Peers::default());
+        let same = peers("one", "1s", &first);
+        let changed = peers("one", "2s", &same);
+        let renamed = peers("two", "2s", &changed);
+        for peers in [&first, &same, &changed, &renamed] {
+            assert_eq!(peers.acceptor(free).unwrap().listen().await.unwrap(), free);
+        }
+    }
+
     #[test]
     fn a_credential_is_read_first_and_the_file_where_there_is_none() {
         let directory = tempfile::tempdir().unwrap();

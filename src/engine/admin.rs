@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::consistency::Consistency;
 use super::snapshot::AdminState;
 use crate::model::{NodeName, Timestamp};
 
@@ -11,6 +12,7 @@ pub(super) struct Node {
     pub(super) name: NodeName,
     pub(super) interval: Option<Duration>,
     pub(super) state: Option<AdminState>,
+    pub(super) consistency: Consistency,
     pub(super) in_flight: bool,
     pub(super) due: Timestamp,
     pub(super) timer: u64,
@@ -34,7 +36,8 @@ impl Node {
     ) -> Self {
         let failures = || reasons.iter().map(|reason| (*reason, 0)).collect();
         let state = interval.map(|_| AdminState { failures: failures(), ..AdminState::default() });
-        Self { name, interval, state, in_flight: false, due: now, timer: 0 }
+        let consistency = Consistency::new(now);
+        Self { name, interval, state, consistency, in_flight: false, due: now, timer: 0 }
     }
 
     /// Takes in the result of a check. Returns whether it changed what was known.

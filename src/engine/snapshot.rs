@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ServiceLevel;
 use crate::model::{EndpointName, NodeName, Timestamp, VariantName, Version};
 use crate::verdict::{Explanation, ProbeResult, State};
 
@@ -70,6 +71,8 @@ pub struct NodeSnapshot {
     pub node: NodeName,
     /// `None` for a node without an admin address.
     pub admin: Option<AdminState>,
+    /// How soon changes of the origins showed here.
+    pub level: ServiceLevel,
 }
 
 /// What the checks of an admin port showed.

@@ -7,11 +7,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::content::Steps;
-use crate::engine::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
+use crate::engine::{AdminState, NodeSnapshot, STEPS, Snapshot, TargetSnapshot, Window};
 use crate::model::Timestamp;
 use crate::verdict::ProbeResult;
 
@@ -84,6 +85,21 @@ pub struct Node<'a> {
     pub node: Cow<'a, str>,
     /// Its admin port; `null` when none is configured.
     pub admin: Option<Admin<'a>>,
+    /// How soon changes of the origins showed here in the last 24 hours.
+    pub day: Changes,
+    /// The same for the last seven days.
+    pub week: Changes,
+}
+
+/// How soon changes of the origins showed at a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Changes {
+    /// From when on they were counted.
+    pub since: f64,
+    /// How many there were, those included that do not show yet.
+    pub changes: u64,
+    /// How many of them showed within so many seconds.
+    pub within_seconds: BTreeMap<u64, u64>,
 }
 
 /// What the checks of an admin port showed.
@@ -134,7 +150,22 @@ impl<'a> Node<'a> {
             failures: admin.failures.iter().map(|(why, count)| ((*why).into(), *count)).collect(),
             problem: admin.problem.as_deref().map(Into::into),
         };
-        Self { node: node.node.as_str().into(), admin: node.admin.as_ref().map(admin) }
+        Self {
+            node: node.node.as_str().into(),
+            admin: node.admin.as_ref().map(admin),
+            day: Changes::of(&node.level.day, offset),
+            week: Changes::of(&node.level.week, offset),
+        }
+    }
+}
+
+impl Changes {
+    fn of(window: &Window, offset: i64) -> Self {
+        Self {
+            since: window.since.shifted(offset).as_seconds(),
+            changes: window.changes,
+            within_seconds: STEPS.iter().map(Duration::as_secs).zip(window.within).collect(),
+        }
     }
 }
 

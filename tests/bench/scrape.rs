@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::support::buffer::{self, fetch};
 use super::support::ratio::{Pairs, Target};
 use purgewatch::clock::Clock;
-use purgewatch::engine::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
+use purgewatch::engine::{AdminState, NodeSnapshot, ServiceLevel, Snapshot, TargetSnapshot};
 use purgewatch::expose::{Limits, Metrics, Question, Readiness, Surface, bind, scrape, serve};
 use purgewatch::model::{EndpointName, Mark, NodeName, OriginName, VariantName, Version};
 use purgewatch::verdict::{Explanation, State};
@@ -81,7 +81,7 @@ fn snapshot(clock: Clock) -> Snapshot {
         failures: vec![("refused", 0), ("timeout", 0)],
         problem: None,
     };
-    let nodes = vec![NodeSnapshot { node, admin: Some(admin) }];
+    let nodes = vec![NodeSnapshot { node, admin: Some(admin), level: ServiceLevel::default() }];
     Snapshot { taken: now, targets, nodes, endpoints: TARGETS }
 }
 

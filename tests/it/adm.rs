@@ -5,6 +5,7 @@ mod drop_in;
 mod faults;
 mod many;
 mod pipe;
+mod prompt;
 
 use std::io::Write as _;
 use std::path::Path;

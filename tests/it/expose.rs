@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use purgewatch::clock::Clock;
-use purgewatch::engine::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
+use purgewatch::engine::{AdminState, NodeSnapshot, ServiceLevel, Snapshot, TargetSnapshot};
 use purgewatch::expose::status::Document;
 use purgewatch::expose::{
     BanResult, BanSource, BindError, Limits, Metrics, Question, Readiness, StoreHealth, Surface,
@@ -208,9 +208,17 @@ fn snapshot(targets: usize) -> Snapshot {
         taken: now,
         targets: (0..targets).map(target).collect(),
         nodes: vec![
-            NodeSnapshot { node: node("cache-01"), admin: Some(admin) },
-            NodeSnapshot { node: node("cache-02"), admin: None },
-            NodeSnapshot { node: node("cache-03"), admin: Some(AdminState::default()) },
+            NodeSnapshot {
+                node: node("cache-01"),
+                admin: Some(admin),
+                level: ServiceLevel::default(),
+            },
+            NodeSnapshot { node: node("cache-02"), admin: None, level: ServiceLevel::default() },
+            NodeSnapshot {
+                node: node("cache-03"),
+                admin: Some(AdminState::default()),
+                level: ServiceLevel::default(),
+            },
         ],
         endpoints: targets,
     }

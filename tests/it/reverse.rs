@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command as Process;
+use std::sync::mpsc::{TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use purgewatch::admin::{
@@ -94,7 +95,7 @@ async fn the_next_dial_in_is_used_when_a_connection_drops() {
 async fn strangers_on_the_port_keep_nobody_out() {
     let (acceptor, address) = listening("127.0.0.1").await;
     // Before varnishd: silent ones, as many as there is room for and more, and noisy ones.
-    let mut strangers: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut strangers: Vec<_> = (0..70).map(|_| TcpStream::connect(address).unwrap()).collect();
     for n in 0..20 {
         let mut stranger = TcpStream::connect(address).unwrap();
         let words: &[u8] = if n % 2 == 0 { b"GET / HTTP/1.1\r\n\r\n" } else { b"107 " };
@@ -111,6 +112,28 @@ async fn strangers_on_the_port_keep_nobody_out() {
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(varnishd.bans(), ["obj.http.x == y"]);
     drop(strangers);
+}
+
+/// A hundred a second, for as long as it takes.
+#[tokio::test]
+async fn a_flood_of_strangers_keeps_nobody_out() {
+    let (acceptor, address) = listening("127.0.0.1").await;
+    let (stop, stopped) = channel::<()>();
+    let flood = std::thread::spawn(move || {
+        let mut held = Vec::new();
+        while held.len() < 1_000 && stopped.try_recv() == Err(TryRecvError::Empty) {
+            held.extend(TcpStream::connect_timeout(&address, Duration::from_secs(1)));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+    let varnishd = dialling(address, Some(SECRET));
+    let client = client(&acceptor, value(SECRET));
+    let start = Instant::now();
+    client.ban(ban()).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    drop(stop);
+    assert_eq!(varnishd.bans(), ["obj.http.x == y"]);
+    flood.join().unwrap();
 }
 
 #[tokio::test]

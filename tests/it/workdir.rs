@@ -12,6 +12,8 @@ use purgewatch::admin::{
 use purgewatch::model::{NodeName, Secret};
 use tempfile::TempDir;
 
+use crate::support::daemon::{Daemon, endpoint};
+use crate::support::faulty::Faulty;
 use crate::support::varnish::free_port;
 
 /// A varnishd that is started with these arguments; killed when dropped.
@@ -262,6 +264,58 @@ async fn what_a_killed_varnishd_left_behind_is_said_to_be_that() {
     let unasked = command(&["ban", "--retries", "0", "-n", name, BAN]);
     let output = { unasked }.env("VSM_NOPID", "1").output().unwrap();
     assert!(!said(&output).contains("left behind"), "{}", said(&output));
+}
+
+/// Another service may have been given the port since.
+#[tokio::test]
+async fn a_stranger_on_the_port_of_one_that_is_gone_is_no_varnishd() {
+    let files = files();
+    let stranger = Faulty::start(|peer| peer.say(b"SSH-2.0-OpenSSH_9.2\r\n"));
+    let inner = files.path().join("_.vsm_mgt");
+    fs::create_dir(&inner).unwrap();
+    let (ip, port) = (stranger.address.ip(), stranger.address.port());
+    fs::write(inner.join("a"), format!("{ip} {port}\n\0\0\0\0\0\0\0\0\0\0\0\0")).unwrap();
+    fs::write(inner.join("_.index"), "# 4194305 1\n+ a 0 24 Arg -T\n").unwrap();
+    let error = failure(&target(files.path())).await;
+    assert_eq!(reason(&error).label(), "workdir_leftover", "{error}");
+    let alive = Target {
+        place: Workdir::new(files.path()).without_manager_check().into(),
+        ..target(files.path())
+    };
+    assert_eq!(failure(&alive).await.label(), "not_varnish");
+}
+
+/// The daemon, and a command beside it, by `workdir` in the configuration.
+#[test]
+fn the_daemon_follows_a_varnishd_that_comes_back_on_another_port() {
+    let files = files();
+    let mut varnishd = start(&files, &["-j", "none"]);
+    let config = format!(
+        "[[node]]\nname = \"cache-01\"\nhttp = \"http://127.0.0.1:9\"\nworkdir = \"{}\"\n\
+         admin_interval = \"1s\"\nadmin_timeout = \"1s\"\n\
+         [[origin]]\nname = \"origin\"\naddress = \"http://127.0.0.1:10\"\n{}",
+        varnishd.workdir.display(),
+        endpoint("home", "/", "")
+    );
+    let daemon = Daemon::start(&config);
+    let shows = |expected: &str| {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while !daemon.get("/metrics").is_some_and(|(_, text)| text.contains(expected)) {
+            assert!(Instant::now() < deadline, "not {expected}:\n{}", daemon.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    shows("purgewatch_node_admin_up{node=\"cache-01\"} 1\n");
+    varnishd.stop();
+    shows("purgewatch_node_admin_up{node=\"cache-01\"} 0\n");
+    drop(varnishd);
+    let varnishd = start(&files, &["-j", "none", "-T", &free_port("127.0.0.1").to_string()]);
+    shows("purgewatch_node_admin_up{node=\"cache-01\"} 1\n");
+    let path = files.path().join("purgewatch.toml");
+    fs::write(&path, config).unwrap();
+    let output = purgewatch(&["ban", "-c", path.to_str().unwrap(), BAN]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    drop(varnishd);
 }
 
 /// A process of that number may live in another namespace: an answer counts, not the number.

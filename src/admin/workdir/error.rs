@@ -36,14 +36,14 @@ pub enum WorkdirError {
         /// The directory.
         dir: PathBuf,
     },
-    /// Nobody answers, and the varnishd that wrote the index is gone: the directory is what it
+    /// No varnishd answers, and the one that wrote the index is gone: the directory is what it
     /// left behind.
     Leftover {
         /// The directory.
         dir: PathBuf,
         /// The process id of the manager that is gone.
         manager: u32,
-        /// Why nobody answers, in the words of the attempt.
+        /// What came of the attempt, in words.
         attempt: String,
     },
 }
@@ -134,7 +134,7 @@ impl std::fmt::Display for WorkdirError {
             Self::Leftover { dir, manager, attempt } => write!(
                 f,
                 "{} was left behind by a varnishd that is gone (its process {manager} does not \
-                 exist here), and nobody answers: {attempt}",
+                 exist here), and no varnishd answers: {attempt}",
                 dir.display()
             ),
         }

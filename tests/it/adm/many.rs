@@ -62,3 +62,17 @@ fn every_node_is_asked_and_one_that_is_dead_stops_nobody() {
     assert_eq!(status, Some(1));
     assert!(err.contains("take one command"), "{err}");
 }
+
+#[test]
+fn a_varnishd_that_dials_in_is_waited_for() {
+    let address = free_port("127.0.0.1").to_string();
+    let arguments = vec!["-M".to_owned(), address.clone()];
+    let varnishd = Varnishd::start(Options { arguments, ..Options::default() });
+    let output = command(ours())
+        .args(["adm", "--listen", &address, "-S"])
+        .arg(varnishd.secret_file())
+        .arg("status")
+        .output()
+        .unwrap();
+    assert_eq!(ended(&output), (Some(0), "Child in state running\n".to_owned(), String::new()));
+}

@@ -1,0 +1,191 @@
+//! How soon changes of the origins show at a node: the last day and the last week, counted in
+//! hours and in steps of time, so that memory stays the same however many changes there are.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::model::Timestamp;
+
+/// The steps that times are counted in; the buckets of `purgewatch_time_to_fresh_seconds`.
+pub const STEPS: [Duration; 9] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+    Duration::from_secs(300),
+    Duration::from_secs(600),
+    Duration::from_secs(1_800),
+    Duration::from_secs(3_600),
+];
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// The hours of a day, and of a week.
+const DAY: u64 = 24;
+const WEEK: u64 = 7 * DAY;
+
+/// The changes that a node followed, by the hour and by how long that took. About 8 KiB.
+#[derive(Debug)]
+pub(super) struct Consistency {
+    since: Timestamp,
+    /// The latest hours in which there was a change, oldest first; at most a week.
+    hours: VecDeque<Hour>,
+}
+
+#[derive(Debug)]
+struct Hour {
+    /// Which hour, counted from the epoch.
+    number: u64,
+    /// How many changes showed within each step and within none before it; the last count is of
+    /// those that took longer than all steps.
+    counts: [u32; STEPS.len() + 1],
+}
+
+/// How soon changes showed at a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ServiceLevel {
+    /// In the last 24 hours.
+    pub day: Window,
+    /// In the last seven days.
+    pub week: Window,
+}
+
+/// The changes of some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Window {
+    /// From when on changes were counted.
+    pub since: Timestamp,
+    /// How many changes there were, those that do not show yet included.
+    pub changes: u64,
+    /// How many of them showed within each of [`STEPS`].
+    pub within: [u64; STEPS.len()],
+}
+
+impl Consistency {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self { since: now, hours: VecDeque::new() }
+    }
+
+    /// A change showed at the node `after` it was first seen at the origin.
+    pub(super) fn showed(&mut self, after: Duration, now: Timestamp) {
+        let number = hour(now);
+        if self.hours.back().is_none_or(|last| last.number < number) {
+            self.hours.push_back(Hour { number, counts: [0; STEPS.len() + 1] });
+        }
+        while self.hours.front().is_some_and(|first| first.number + WEEK <= number) {
+            self.hours.pop_front();
+        }
+        let step = STEPS.iter().position(|step| after <= *step).unwrap_or(STEPS.len());
+        let count = self.hours.back_mut().and_then(|hour| hour.counts.get_mut(step));
+        if let Some(count) = count {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// The last day and the last week. `open` are the changes that do not show yet, each with how
+    /// long ago it was first seen: as long as that is less than a step, it may still show within
+    /// it, and is left out of the count.
+    pub(super) fn level(&self, open: &[Duration], now: Timestamp) -> ServiceLevel {
+        let window = |hours| self.window(hours, open, now);
+        ServiceLevel { day: window(DAY), week: window(WEEK) }
+    }
+
+    fn window(&self, hours: u64, open: &[Duration], now: Timestamp) -> Window {
+        let oldest = hour(now).saturating_sub(hours - 1);
+        let mut within = [0_u64; STEPS.len()];
+        let mut changes = 0;
+        for hour in self.hours.iter().filter(|hour| hour.number >= oldest) {
+            let mut sum = 0;
+            for (step, count) in within.iter_mut().zip(hour.counts) {
+                sum += u64::from(count);
+                *step += sum;
+            }
+            changes += hour.counts.iter().map(|count| u64::from(*count)).sum::<u64>();
+        }
+        // A change that has not shown for longer than the first step is one that was missed so
+        // far; before that nobody can tell.
+        let first = STEPS.first().copied().unwrap_or_default();
+        changes += u64::try_from(open.iter().filter(|age| **age > first).count()).unwrap_or(0);
+        let begin = now.earlier_by(HOUR * u32::try_from(hours).unwrap_or(u32::MAX));
+        Window { since: self.since.max(begin), changes, within }
+    }
+}
+
+impl Window {
+    /// The share of changes that showed within the step of that number in [`STEPS`], from 0 to 1;
+    /// `None` when there was no change.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    pub fn share(&self, step: usize) -> Option<f64> {
+        let within = *self.within.get(step)?;
+        (self.changes > 0).then(|| within as f64 / self.changes as f64)
+    }
+
+    /// The shortest step within which at least `share` of the changes showed; `None` when there
+    /// was no change, or more than that took longer than all steps.
+    #[must_use]
+    pub fn step_of(&self, share: f64) -> Option<Duration> {
+        let reached = |step: &usize| self.share(*step).is_some_and(|within| within >= share);
+        (0..STEPS.len()).find(reached).and_then(|step| STEPS.get(step).copied())
+    }
+}
+
+fn hour(at: Timestamp) -> u64 {
+    at.as_millis() / u64::try_from(HOUR.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start() -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000)
+    }
+
+    #[test]
+    fn nothing_is_said_of_no_change() {
+        let ServiceLevel { day, week } = Consistency::new(start()).level(&[], start());
+        assert_eq!((day.changes, day.share(0), day.step_of(0.999)), (0, None, None));
+        assert_eq!(week.share(8), None);
+    }
+
+    #[test]
+    fn the_step_is_the_shortest_that_holds_the_share() {
+        let mut seen = Consistency::new(start());
+        for _ in 0..999 {
+            seen.showed(Duration::from_millis(900), start());
+        }
+        seen.showed(Duration::from_secs(40), start());
+        let day = seen.level(&[], start()).day;
+        assert_eq!(day.step_of(0.999), Some(Duration::from_secs(1)));
+        assert_eq!(day.step_of(0.9999), Some(Duration::from_secs(60)));
+        assert_eq!(day.share(0), Some(0.999));
+    }
+
+    #[test]
+    fn a_change_that_never_shows_counts_against_it() {
+        let mut seen = Consistency::new(start());
+        seen.showed(Duration::from_millis(10), start());
+        let open = [Duration::from_secs(500), Duration::from_millis(300)];
+        let day = seen.level(&open, start()).day;
+        assert_eq!((day.changes, day.share(0)), (2, Some(0.5)));
+        assert_eq!(day.step_of(0.999), None);
+    }
+
+    #[test]
+    fn the_day_forgets_before_the_week_and_memory_is_bounded() {
+        let mut seen = Consistency::new(start());
+        let mut now = start();
+        for _ in 0..1_000 {
+            seen.showed(Duration::from_secs(2), now);
+            now = now + HOUR;
+        }
+        assert!(seen.hours.len() <= usize::try_from(WEEK).unwrap());
+        let ServiceLevel { day, week } = seen.level(&[], now);
+        assert_eq!((day.changes, week.changes), (23, 167));
+        assert_eq!(day.since, now.earlier_by(HOUR * 24));
+        let ServiceLevel { day, week } = seen.level(&[], now + HOUR * 200);
+        assert_eq!((day.changes, week.changes), (0, 0));
+    }
+}
