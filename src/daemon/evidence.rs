@@ -91,7 +91,7 @@ impl Gatherer {
 
     /// Gathers what there is to know about a case, and names its cause.
     ///
-    /// Takes as long as two fetches and [`ADMIN_LIMIT`] at most. What cannot be had is left out,
+    /// Takes as long as two fetches and 10 seconds at most. What cannot be had is left out,
     /// with the reason in its place. Cancellation safe.
     pub async fn gather(&self, case: &Case, asked: Asked) -> (Evidence, Explanation) {
         // The list first: a ban that comes later shows in the object.
