@@ -15,6 +15,7 @@ pub mod log;
 pub mod output;
 mod rules;
 mod run;
+mod status;
 mod subject;
 mod target;
 mod wait;
@@ -53,7 +54,7 @@ macro_rules! command {
 /// The commands, by what people want.
 const GROUPS: &[(&str, &[Command])] = &[
     ("Invalidate", &[command!(ban)]),
-    ("Find out", &[command!(check), command!(wait), command!(demo)]),
+    ("Find out", &[command!(check), command!(wait), command!(status), command!(demo)]),
     ("Watch", &[command!(run), command!(config), command!(rules)]),
     ("Administer", &[command!(adm)]),
 ];

@@ -1,6 +1,7 @@
 //! Layer 4: wiring, reload, shutdown.
 
 mod driver;
+mod evidence;
 mod journal;
 mod ledger;
 mod peers;
@@ -8,6 +9,7 @@ mod plan;
 mod run;
 
 pub use driver::{Driver, Event};
+pub use evidence::{Asked, Gatherer};
 pub use peers::{AdminPeer, PeerError, Peers, admin_target};
 pub use plan::{plan, watch_plans};
 pub use run::{RunError, run};

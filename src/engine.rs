@@ -10,6 +10,7 @@ mod budget;
 mod consistency;
 mod effect;
 mod ledger;
+mod explain;
 mod plan;
 mod record;
 mod round;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use admin::Node;
 use budget::Budget;
+use explain::Inquiries;
 use round::{Round, Step};
 use schedule::Grid;
 use watch::{Outcome as PlaceOutcome, Watch};
@@ -41,6 +43,7 @@ pub use ledger::{
     Inspection, Issue, LONGEST_BAN, Ledger, LedgerOutput, LedgerRecord, Limits as LedgerLimits,
     Miss, Needless, News, Pending as PendingBan, Process, Request, Standing,
 };
+pub use explain::{Case, EvidenceId};
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
 pub use record::{HistoryRecord, Record, Restored, VerdictRecord};
 pub use snapshot::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
@@ -55,6 +58,7 @@ pub struct Engine {
     admin_reasons: &'static [&'static str],
     once: bool,
     pending: HashMap<FetchId, Pending>,
+    inquiries: Inquiries,
     timers: BinaryHeap<Reverse<(Timestamp, u64, Timer)>>,
     ledger: Ledger,
     outputs: VecDeque<Output>,
@@ -101,6 +105,7 @@ impl Engine {
             admin_reasons,
             once: plan.once,
             pending: HashMap::new(),
+            inquiries: Inquiries::default(),
             timers: BinaryHeap::new(),
             ledger: Ledger::new(LedgerLimits::default(), restored.ledger, seed, now),
             outputs: VecDeque::new(),
@@ -121,6 +126,7 @@ impl Engine {
             Input::Tick => {}
             Input::Fetched { id, observation } => self.fetched(id, &observation, now),
             Input::AdminChecked { node, result } => self.admin_checked(&node, result, now),
+            Input::Evidence { id, explanation } => self.evidence(id, explanation),
             Input::Replan(plan) => self.replan(plan, now),
             Input::ProbeNow => self.probe_now(now),
             Input::Inspected { node, result } => self.ledger.inspected(&node, result, now),
@@ -214,6 +220,7 @@ impl Engine {
                     node_version: place.version.clone(),
                     origin_version: watch.history.current().map(|seen| seen.version.clone()),
                     reason: place.reason.as_ref().map(ToString::to_string),
+                    cause: place.inquiry.found(place.verdict.state),
                 });
             }
             if let Some(added) = targets.get_mut(first..) {
@@ -252,6 +259,7 @@ impl Engine {
         // Places may have moved: what is under way is let go, and asked again soon.
         self.pending.clear();
         self.timers.clear();
+        self.inquiries.start_over(plan.explain);
         self.replan_origins(&plan, now);
         self.replan_nodes(&plan, now);
         let with_admin = plan.nodes.iter().filter(|node| node.admin_interval.is_some());
@@ -551,6 +559,7 @@ impl Engine {
             }
         }
         self.outputs.extend(outputs);
+        self.inquire(at, now);
         if !once {
             self.set_round_timer(at, due);
         }
@@ -624,6 +633,7 @@ fn report(watch: &Watch, outcome: &PlaceOutcome, now: Timestamp, outputs: &mut V
             node: place.node.clone(),
             transition,
             reason: place.reason.as_ref().map(ToString::to_string),
+            cause: place.inquiry.found(place.verdict.state).map(|found| found.cause),
         });
     }
     if let Some(after) = outcome.time_to_fresh {

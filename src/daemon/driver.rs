@@ -8,17 +8,20 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::Peers;
+use super::evidence::{Asked, Gatherer};
 use super::journal::chain;
 use super::ledger;
 use crate::admin::AdminError;
 use crate::clock::Clock;
 use crate::engine::{
-    AdminProblem, BanResult, Engine, EntryId, FetchId, Input, Inspection, Issue, Ledger, Miss,
-    News, Output, Plan, Process, Record, Request, Side, Snapshot,
+    AdminProblem, BanResult, Case, Engine, EntryId, EvidenceId, FetchId, Input, Inspection, Issue,
+    Ledger, Miss, News, Output, Plan, Process, Record, Request, Side, Snapshot,
 };
 use crate::expose::Metrics;
 use crate::model::{EndpointName, NodeName, VariantName};
-use crate::verdict::{Failure, FetchRequest, Observation, Outcome, Phases, Transition};
+use crate::verdict::{
+    Cause, Explanation, Failure, FetchRequest, Observation, Outcome, Phases, State, Transition,
+};
 
 /// What the rest of the program hears of.
 #[derive(Debug)]
@@ -37,6 +40,21 @@ pub enum Event {
         transition: Transition,
         /// Why, where there is more to say.
         reason: Option<String>,
+        /// The cause, where it is known already.
+        cause: Option<Cause>,
+    },
+    /// The cause of a state was found.
+    Explained {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// Its variant.
+        variant: VariantName,
+        /// The node.
+        node: NodeName,
+        /// The state.
+        state: State,
+        /// The cause, and what it rests on.
+        explanation: Arc<Explanation>,
     },
     /// An admin port was lost or is back.
     AdminChanged {
@@ -67,6 +85,7 @@ pub enum Event {
 pub struct Driver {
     engine: Engine,
     peers: Arc<Peers>,
+    gatherer: Arc<Gatherer>,
     clock: Clock,
     metrics: Option<Arc<Metrics>>,
     tasks: JoinSet<Done>,
@@ -80,6 +99,7 @@ enum Done {
     Checked { node: NodeName, result: Result<Option<Process>, AdminProblem> },
     Inspected { node: NodeName, result: Result<Inspection, Miss> },
     Delivered { node: NodeName, results: Vec<Result<(), Miss>> },
+    Gathered { id: EvidenceId, explanation: Explanation },
 }
 
 #[derive(Debug, Clone)]
@@ -88,6 +108,7 @@ enum Task {
     Check(NodeName),
     Inspect(NodeName),
     Deliver(NodeName),
+    Gather(EvidenceId),
 }
 
 impl Driver {
@@ -100,7 +121,8 @@ impl Driver {
         metrics: Option<Arc<Metrics>>,
     ) -> Self {
         let (tasks, under_way) = (JoinSet::new(), HashMap::new());
-        Self { engine, peers, clock, metrics, tasks, under_way }
+        let gatherer = Arc::new(Gatherer::new(Arc::clone(&peers), clock));
+        Self { engine, peers, gatherer, clock, metrics, tasks, under_way }
     }
 
     /// Drives on until there is something to tell.
@@ -141,6 +163,7 @@ impl Driver {
     pub fn replan(&mut self, plan: Plan, peers: Arc<Peers>) {
         self.tasks = JoinSet::new();
         self.under_way.clear();
+        self.gatherer = Arc::new(Gatherer::new(Arc::clone(&peers), self.clock));
         self.peers = peers;
         self.engine.handle(Input::Replan(plan), self.clock.now());
     }
@@ -160,6 +183,12 @@ impl Driver {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.engine.snapshot(self.clock.now())
+    }
+
+    /// Every node that serves old content now, for a command that gathers the evidence itself.
+    #[must_use]
+    pub fn cases(&self) -> Vec<Case> {
+        self.engine.cases()
     }
 
     /// Everything that is worth storing.
@@ -192,9 +221,16 @@ impl Driver {
                 None
             }
             Output::News(news) => Some(Event::News(news)),
+            Output::GatherEvidence { id, case } => {
+                self.gather(id, case);
+                None
+            }
+            Output::Explained { endpoint, variant, node, state, explanation } => {
+                Some(Event::Explained { endpoint, variant, node, state, explanation })
+            }
             Output::Record(record) => Some(Event::Record(record)),
-            Output::Changed { endpoint, variant, node, transition, reason } => {
-                Some(Event::Changed { endpoint, variant, node, transition, reason })
+            Output::Changed { endpoint, variant, node, transition, reason, cause } => {
+                Some(Event::Changed { endpoint, variant, node, transition, reason, cause })
             }
             Output::AdminChanged { node, up, problem } => {
                 Some(Event::AdminChanged { node, up, problem })
@@ -256,6 +292,15 @@ impl Driver {
         self.under_way.insert(handle.id(), task);
     }
 
+    fn gather(&mut self, id: EvidenceId, case: Box<Case>) {
+        let gatherer = Arc::clone(&self.gatherer);
+        let handle = self.tasks.spawn(async move {
+            let (_, explanation) = gatherer.gather(&case, Asked::NodeOnly).await;
+            Done::Gathered { id, explanation }
+        });
+        self.under_way.insert(handle.id(), Task::Gather(id));
+    }
+
     fn ended(&mut self, ended: Result<(Id, Done), JoinError>) {
         let done = match ended {
             Ok((id, done)) => {
@@ -275,6 +320,10 @@ impl Driver {
                 Some(Task::Inspect(node)) => Done::Inspected { node, result: Err(internal()) },
                 Some(Task::Deliver(node)) => {
                     Done::Delivered { node, results: vec![Err(internal())] }
+                }
+                Some(Task::Gather(id)) => {
+                    let because = format!("the gathering of the evidence itself failed: {error}");
+                    Done::Gathered { id, explanation: Explanation::undetermined(because) }
                 }
             },
         };
@@ -298,6 +347,9 @@ impl Driver {
             }
             Done::Delivered { node, results } => {
                 self.engine.handle(Input::Delivered { node, results }, now);
+            }
+            Done::Gathered { id, explanation } => {
+                self.engine.handle(Input::Evidence { id, explanation }, now);
             }
         }
     }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use crate::admin;
 use crate::clock::Clock;
 use crate::config::{
-    AdminPlace, AdminSettings, Config, Node, Origin, SecretSettings, ServerAddress,
+    AdminPlace, AdminSettings, BanHeaders, Config, Node, Origin, SecretSettings, ServerAddress,
 };
 use crate::engine::Process;
-use crate::model::{NodeName, OriginName};
+use crate::model::{EndpointName, NodeName, OriginName};
 use crate::probe::{Destination, Options};
 use crate::protocol::answer::Pids;
 use crate::systemd::{CredentialError, Credentials};
@@ -22,6 +22,7 @@ use crate::systemd::{CredentialError, Credentials};
 pub struct Peers {
     nodes: HashMap<NodeName, NodePeer>,
     origins: HashMap<OriginName, HttpPeer>,
+    ban_headers: HashMap<EndpointName, BanHeaders>,
 }
 
 #[derive(Debug, Clone)]
@@ -90,6 +91,11 @@ impl Peers {
             let http = HttpPeer::new(HttpSettings::of_origin(origin), kept, clock);
             peers.origins.insert(origin.name.clone(), http);
         }
+        for endpoint in &config.endpoints {
+            if let Some(headers) = &endpoint.ban_headers {
+                peers.ban_headers.insert(endpoint.name.clone(), headers.clone());
+            }
+        }
         Ok(peers)
     }
 
@@ -130,6 +136,12 @@ impl Peers {
     /// Every node with an admin port.
     pub fn with_admin(&self) -> impl Iterator<Item = &NodeName> {
         self.nodes.iter().filter(|(_, node)| node.admin.is_some()).map(|(name, _)| name)
+    }
+
+    /// The header fields that the VCL gives to the objects of an endpoint, for bans to go by.
+    #[must_use]
+    pub fn ban_headers(&self, endpoint: &EndpointName) -> Option<&BanHeaders> {
+        self.ban_headers.get(endpoint)
     }
 
     /// The port of a varnishd that dials in at that address.

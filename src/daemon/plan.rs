@@ -23,6 +23,7 @@ pub fn plan(config: &Config) -> Plan {
             .collect(),
         watches: config.endpoints.iter().flat_map(watch_plans).collect(),
         once: false,
+        explain: true,
     }
 }
 

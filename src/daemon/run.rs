@@ -155,8 +155,13 @@ impl Daemon {
     fn take_in(&self, event: Event) {
         match event {
             Event::Record(record) => self.store.save(vec![record]),
-            Event::Changed { endpoint, variant, node, transition, reason } => {
-                journal::changed(&endpoint, &variant, &node, &transition, reason.as_deref());
+            Event::Changed { endpoint, variant, node, transition, reason, cause } => {
+                let subject = journal::Subject::new(&endpoint, &variant, &node);
+                journal::changed(&subject, &transition, reason.as_deref(), cause);
+            }
+            Event::Explained { endpoint, variant, node, state, explanation } => {
+                let subject = journal::Subject::new(&endpoint, &variant, &node);
+                journal::explained(&subject, state, &explanation);
             }
             Event::AdminChanged { node, up, problem } => {
                 journal::admin_changed(&node, up, problem.as_deref());

@@ -1,13 +1,15 @@
 //! What goes into the engine and what comes out of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::admin::AdminProblem;
 use super::ledger::{Inspection, Miss, News, Process, Request};
+use super::explain::{Case, EvidenceId};
 use super::plan::Plan;
 use super::record::Record;
 use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName};
-use crate::verdict::{FetchRequest, Observation, Transition};
+use crate::verdict::{Cause, Explanation, FetchRequest, Observation, State, Transition};
 
 /// Names one fetch that is under way. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +58,14 @@ pub enum Input {
         /// What came of each ban that was sent, in order.
         results: Vec<Result<(), Miss>>,
     },
+    /// Evidence was gathered, or could not be. Every gathering that was put out must be answered
+    /// once; one whose target is gone is ignored.
+    Evidence {
+        /// Which.
+        id: EvidenceId,
+        /// What it comes to.
+        explanation: Explanation,
+    },
     /// There is another plan.
     Replan(Plan),
     /// All rounds are due now: something happened that calls for a look.
@@ -75,6 +85,26 @@ pub enum Output {
         request: FetchRequest,
         /// When it was due: how late it starts is a measure of overload.
         due: Timestamp,
+    },
+    /// Find out why a node serves old content, and report it.
+    GatherEvidence {
+        /// Its name.
+        id: EvidenceId,
+        /// What is known of the case.
+        case: Box<Case>,
+    },
+    /// The cause of a state was found, or another one than before: one line for the log.
+    Explained {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// Its variant.
+        variant: VariantName,
+        /// The node.
+        node: NodeName,
+        /// [`State::Lagging`] or [`State::Stale`].
+        state: State,
+        /// The cause, and what it rests on.
+        explanation: Arc<Explanation>,
     },
     /// Check this node's admin port: connect, authenticate, ping.
     CheckAdmin(NodeName),
@@ -101,6 +131,8 @@ pub enum Output {
         transition: Transition,
         /// Why, where there is more to say.
         reason: Option<String>,
+        /// The cause, where it is known already.
+        cause: Option<Cause>,
     },
     /// An admin port was lost or is back, or showed itself for the first time.
     AdminChanged {

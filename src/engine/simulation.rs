@@ -1,5 +1,7 @@
 //! Whole stories, played through the engine in no time.
 
+mod causes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,8 @@ use std::time::Duration;
 use super::*;
 use crate::model::{Mark, Version};
 use crate::verdict::{
-    Answer, CacheSigns, Compare, Failure, Outcome, Phases, State, Target, Unversioned, Validators,
+    Answer, CacheSigns, Cause, Compare, Explanation, Failure, Outcome, Phases, State, Target,
+    Unversioned, Validators,
 };
 
 /// What a server answers to one fetch.
@@ -43,6 +46,12 @@ struct World {
     to_fresh: Vec<Duration>,
     records: Vec<Record>,
     admin: Vec<(u64, bool)>,
+    cause: Box<dyn FnMut(&Case) -> Explanation>,
+    cases: Vec<(u64, Case)>,
+    gathering: usize,
+    most_gathering: usize,
+    gather_takes: Duration,
+    explained: Vec<(u64, String, Cause)>,
     latest: Duration,
 }
 
@@ -76,6 +85,7 @@ fn plan(endpoints: usize, nodes: usize) -> Plan {
             .collect(),
         watches: (0..endpoints).map(watch).collect(),
         once: false,
+        explain: false,
     }
 }
 
@@ -109,6 +119,12 @@ impl World {
             to_fresh: Vec::new(),
             records: Vec::new(),
             admin: Vec::new(),
+            cause: Box::new(|_| Explanation { cause: Cause::NeverPurged, findings: Vec::new() }),
+            cases: Vec::new(),
+            gathering: 0,
+            most_gathering: 0,
+            gather_takes: Duration::from_millis(500),
+            explained: Vec::new(),
             latest: Duration::ZERO,
         }
     }
@@ -145,6 +161,17 @@ impl World {
                         self.states.push((self.seconds(), node.to_string(), transition.to));
                     }
                     Output::BecameFresh { after, .. } => self.to_fresh.push(after),
+                    Output::GatherEvidence { id, case } => {
+                        let explanation = (self.cause)(&case);
+                        self.cases.push((self.seconds(), *case));
+                        self.gathering += 1;
+                        self.most_gathering = self.most_gathering.max(self.gathering);
+                        let done_at = self.now + self.gather_takes;
+                        under_way.insert((done_at, number), Input::Evidence { id, explanation });
+                    }
+                    Output::Explained { node, explanation, .. } => {
+                        self.explained.push((self.seconds(), node.to_string(), explanation.cause));
+                    }
                     Output::Record(record) => self.records.push(record),
                     Output::Request { .. } | Output::News(_) => {}
                     Output::AdminChanged { up, .. } => self.admin.push((self.seconds(), up)),
@@ -162,6 +189,7 @@ impl World {
                 Some(entry) if entry.key().0 <= self.now => entry.remove(),
                 _ => Input::Tick,
             };
+            self.gathering -= usize::from(matches!(input, Input::Evidence { .. }));
             self.engine.handle(input, self.now);
         }
     }

@@ -1,10 +1,11 @@
 //! What the daemon knows at one moment, for metrics, the API and people.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ServiceLevel;
 use crate::model::{EndpointName, NodeName, Timestamp, VariantName, Version};
-use crate::verdict::{ProbeResult, State};
+use crate::verdict::{Explanation, ProbeResult, State};
 
 /// All that is known, on the program's own time line.
 #[derive(Debug, Clone)]
@@ -50,6 +51,8 @@ pub struct TargetSnapshot {
     pub origin_version: Option<Version>,
     /// One line for people: why the state is what it is, where there is more to say.
     pub reason: Option<String>,
+    /// While lagging or stale: why the node serves old content, as soon as that was looked into.
+    pub cause: Option<Arc<Explanation>>,
 }
 
 impl TargetSnapshot {

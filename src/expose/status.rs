@@ -68,6 +68,14 @@ pub struct Target<'a> {
     pub origin_version: Option<String>,
     /// Why the state is what it is, where there is more to say.
     pub reason: Option<Cow<'a, str>>,
+    /// While lagging or stale: why the node serves old content; `null` as long as nobody knows.
+    /// `never_purged`, `purge_undelivered`, `ban_missed_it`, `raced_fill`, `grace`, `variant_only`,
+    /// `upstream`, `undetermined`.
+    #[serde(default)]
+    pub cause: Option<Cow<'a, str>>,
+    /// What the cause rests on, the strongest first, and last what to do: sentences for people.
+    #[serde(default)]
+    pub findings: Vec<Cow<'a, str>>,
 }
 
 /// What is known of one node.
@@ -126,6 +134,10 @@ impl<'a> Target<'a> {
             node_version: target.node_version.as_ref().map(ToString::to_string),
             origin_version: target.origin_version.as_ref().map(ToString::to_string),
             reason: target.reason.as_deref().map(Into::into),
+            cause: target.cause.as_ref().map(|explanation| explanation.cause.label().into()),
+            findings: target.cause.as_ref().map_or_else(Vec::new, |explanation| {
+                explanation.findings.iter().map(|finding| finding.as_str().into()).collect()
+            }),
         }
     }
 }

@@ -127,6 +127,13 @@ impl Destination {
         Observation { started, finished: self.clock.now(), phases: progress.finish(), outcome }
     }
 
+    /// The header fields that this request is sent with, `Host` included; `None` for a request
+    /// that cannot be sent. For whoever wants to know what a cache saw of it.
+    #[must_use]
+    pub fn request_headers(&self, request: &FetchRequest) -> Option<HeaderMap> {
+        request::build(request, &self.options.user_agent).map(|message| message.headers().clone())
+    }
+
     async fn exchange(
         &self,
         request: &FetchRequest,

@@ -14,7 +14,7 @@ use purgewatch::clock::Clock;
 use purgewatch::engine::{AdminState, NodeSnapshot, ServiceLevel, Snapshot, TargetSnapshot};
 use purgewatch::expose::{Limits, Metrics, Question, Readiness, Surface, bind, scrape, serve};
 use purgewatch::model::{EndpointName, Mark, NodeName, OriginName, VariantName, Version};
-use purgewatch::verdict::State;
+use purgewatch::verdict::{Explanation, State};
 use tokio::sync::mpsc;
 
 const TARGETS: usize = 10_000;
@@ -72,6 +72,7 @@ fn snapshot(clock: Clock) -> Snapshot {
                 mark: Mark::Body([u8::try_from(n % 256).unwrap_or(0); 32]),
             }),
             reason: None,
+            cause: (n % 100 == 0).then(|| Arc::new(Explanation::undetermined("no admin port"))),
         })
         .collect();
     let admin = AdminState {

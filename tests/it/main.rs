@@ -14,6 +14,7 @@
 mod adm;
 mod admin;
 mod ban;
+mod cause;
 mod check;
 mod config;
 mod expose;

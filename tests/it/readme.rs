@@ -113,8 +113,8 @@ struct Exported {
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// The metrics of a daemon that has seen a fresh endpoint, and has a ban for a node that is not
-/// there.
+/// The metrics of a daemon that has seen a fresh endpoint, and then an old one: only that one has
+/// a cause. It has a ban for a node that is not there as well.
 fn scraped() -> BTreeMap<String, Exported> {
     let origin = Origin::start();
     origin.serve("/", Response::ok("one").header("Cache-Control", "max-age=3600"));
@@ -140,6 +140,8 @@ fn scraped() -> BTreeMap<String, Exported> {
     daemon.wait("something is stored", || {
         daemon.metric("purgewatch_store_last_write_timestamp_seconds", &[]).is_some()
     });
+    origin.serve("/", Response::ok("two"));
+    daemon.wait("it has a cause", || daemon.metric("purgewatch_endpoint_cause", &[]).is_some());
     exported(&daemon.metrics())
 }
 
@@ -233,6 +235,14 @@ fn every_state_is_documented() {
     let documented = rows(&section(&readme(), "### States"), "state");
     let documented = set(documented.iter().map(|row| row[0].trim_matches('`').to_owned()));
     assert_eq!(documented, set(State::ALL.map(|state| state.label().to_owned())));
+}
+
+#[test]
+fn every_cause_is_documented() {
+    use purgewatch::verdict::Cause;
+    let documented = rows(&section(&readme(), "### Causes"), "cause");
+    let documented = set(documented.iter().map(|row| row[0].trim_matches('`').to_owned()));
+    assert_eq!(documented, set(Cause::ALL.map(|cause| cause.label().to_owned())));
 }
 
 #[test]
