@@ -13,6 +13,8 @@ mod exit;
 mod fleet;
 pub mod log;
 pub mod output;
+mod proof;
+mod purge;
 mod rules;
 mod run;
 mod status;
@@ -53,7 +55,7 @@ macro_rules! command {
 
 /// The commands, by what people want.
 const GROUPS: &[(&str, &[Command])] = &[
-    ("Invalidate", &[command!(ban)]),
+    ("Invalidate", &[command!(ban), command!(purge)]),
     ("Find out", &[command!(check), command!(wait), command!(status), command!(demo)]),
     ("Watch", &[command!(run), command!(config), command!(rules)]),
     ("Administer", &[command!(adm)]),

@@ -9,8 +9,8 @@ mod admin;
 mod budget;
 mod consistency;
 mod effect;
-mod ledger;
 mod explain;
+mod ledger;
 mod plan;
 mod record;
 mod round;
@@ -38,12 +38,12 @@ use crate::verdict::{Change, Fault, FetchRequest, Observation, OriginHistory, Si
 pub use admin::AdminProblem;
 pub use consistency::{STEPS, ServiceLevel, Window};
 pub use effect::{FetchId, Input, Output, Side};
+pub use explain::{Case, EvidenceId};
 pub use ledger::{
     Backlog, BanResult, BanSource, BanText, BanTextError, DropReason, Entry, EntryId, Evidence,
     Inspection, Issue, LONGEST_BAN, Ledger, LedgerOutput, LedgerRecord, Limits as LedgerLimits,
     Miss, Needless, News, Pending as PendingBan, Process, Request, Standing,
 };
-pub use explain::{Case, EvidenceId};
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
 pub use record::{HistoryRecord, Record, Restored, VerdictRecord};
 pub use snapshot::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};

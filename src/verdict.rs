@@ -9,6 +9,7 @@ mod compare;
 mod comparison;
 mod history;
 mod observation;
+pub mod proof;
 mod state;
 
 pub use cause::{Cause, Explanation};

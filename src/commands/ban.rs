@@ -4,6 +4,8 @@ mod ledger;
 mod report;
 mod send;
 mod source;
+mod tested;
+mod verify;
 
 use std::ffi::OsString;
 use std::io;
@@ -11,16 +13,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::time::Instant;
 
 use self::report::Document;
 use self::send::{Limits, NodeReport};
 use self::source::Bans;
+use self::verify::Verification;
 use super::Exit;
 use super::fleet::{Outcome, Progress, while_writing};
 use super::output::{NodesFormat, Output, complain};
+use super::proof::{Evidence, Plan};
 use super::target::{Chosen, Nodes, Scope};
 use crate::ban::HeaderName;
-use crate::model::{HttpUrl, parse_duration};
+use crate::model::{EndpointName, HttpUrl, parse_duration};
 
 /// Ban objects, and say truthfully whether every node took the ban.
 ///
@@ -37,10 +42,13 @@ Examples:
   purgewatch ban -c purgewatch.toml --url https://www.example.com/news/ --prefix
   purgewatch ban -c purgewatch.toml --node cache-01 --file bans.txt --output json
   purgewatch ban --dry-run 'obj.age > 1d && obj.http.content-type ~ ^image/'
+  purgewatch ban -c purgewatch.toml 'obj.http.x-model == 7' --verify-endpoint recommendations
 
-Exit status: 0 every node took every ban, 2 usage or a ban refused (nothing was sent),
-3 a node cannot be reached, 4 secret refused, 5 rejected by varnishd, 6 cache process not running,
-130 interrupted. With several nodes the first of 5, 4, 3, 6 that occurred; all are served.")]
+Exit status: 0 every node took every ban, and nothing old was found where proof was asked for,
+1 an object that should be gone is still served, 2 usage or a ban refused (nothing was sent),
+3 a node cannot be reached or nothing can be proven, 4 secret refused, 5 rejected by varnishd,
+6 cache process not running, or ended by the ban, 130 interrupted.
+With several nodes the first of 5, 4, 3, 6, 1 that occurred; all are served.")]
 pub(super) struct Arguments {
     /// The ban: as one argument, or its words as several; of arguments with blanks, each is a ban
     #[arg(value_name = "EXPR", conflicts_with_all = ["file", "url"])]
@@ -83,6 +91,26 @@ pub(super) struct Arguments {
     /// ban to the others when they are back
     #[arg(long)]
     no_ledger: bool,
+    /// Send the bans once more so long after they were taken: a fetch that was under way when they
+    /// came can bring back old content
+    #[arg(long, value_name = "DURATION", value_parser = limit)]
+    repeat_after: Option<Duration>,
+    /// Prove that what was cached under this URL is gone, and that what the origin serves has taken
+    /// its place; may be given several times
+    #[arg(long, value_name = "URL", help_heading = "Proof")]
+    verify: Vec<HttpUrl>,
+    /// The same for an endpoint of the configuration, with all its variants
+    #[arg(long, value_name = "NAME", value_parser = endpoint_name, help_heading = "Proof")]
+    verify_endpoint: Vec<EndpointName>,
+    /// Send the ban also when it cannot match what is to be proven
+    #[arg(long, help_heading = "Proof")]
+    verify_anyway: bool,
+    /// Wait until every object in the cache was tested against the bans: proof from inside, which
+    /// needs no HTTP and covers the whole cache
+    #[arg(long, help_heading = "Proof")]
+    until_tested: bool,
+    #[command(flatten)]
+    evidence: Evidence,
     #[command(flatten)]
     nodes: Nodes,
 }
@@ -101,16 +129,21 @@ impl Arguments {
             complain("--prefix, --url-header and --host-header go with --url");
             return Err(Exit::Usage);
         }
+        if self.repeat_after.is_some_and(|pause| pause >= self.timeout) {
+            complain("--repeat-after is longer than all of --timeout");
+            return Err(Exit::Usage);
+        }
         let chosen = self.nodes.choose(Scope::AllNodes)?;
+        let plan = self.plan(&chosen)?;
         let bans = Bans::read(self, chosen.config.as_ref())?;
-        let document = |output: &mut Output, reports: &[_], exit| {
+        let document = |output: &mut Output, plan: Option<&Plan>, reports: &[_], exit| {
             if self.output == NodesFormat::Json {
-                output.json(&Document::new(&bans, reports, exit, self.dry_run));
+                output.json(&Document::new(&bans, plan, reports, exit, self.dry_run));
             }
         };
         if bans.refused() > 0 {
             report::refused(&bans);
-            document(output, &[], Exit::Usage);
+            document(output, None, &[], Exit::Usage);
             return Ok(Exit::Usage);
         }
         report::warned(&bans, self.dry_run);
@@ -118,26 +151,58 @@ impl Arguments {
             match self.output {
                 NodesFormat::Human => report::planned(output, &bans, &chosen),
                 NodesFormat::Jsonl => report::planned_lines(output, &bans, &chosen),
-                NodesFormat::Json => document(output, &[], Exit::Done),
+                NodesFormat::Json => document(output, None, &[], Exit::Done),
             }
             return Ok(Exit::Done);
         }
-        let Outcome { reports, interrupted } =
-            self.send(output, &bans, &chosen).map_err(|fault| {
-                complain(format_args!("cannot start: {fault}"));
-                Exit::Usage
-            })?;
+        let begin = Instant::now();
+        let verification = plan.map(|plan| self.look(output, plan, &chosen, &bans)).transpose()?;
+        let plan = verification.as_ref().map(|verification| &verification.plan);
+        let limit = self.timeout.saturating_sub(begin.elapsed());
+        let Outcome { reports, interrupted } = self
+            .send(output, &bans, &chosen, verification.as_ref(), limit)
+            .map_err(|fault| cannot_start(&fault))?;
         let exit = if interrupted {
             Exit::Interrupted
         } else {
             Exit::of_nodes(reports.iter().map(NodeReport::exit))
         };
-        document(output, &reports, exit);
-        report::failed(&bans, &chosen, &reports);
+        document(output, plan, &reports, exit);
+        report::failed(&bans, &chosen, plan, &reports);
         if !self.no_ledger {
             ledger::tell_daemon(&bans, &chosen, &reports);
         }
         Ok(exit)
+    }
+
+    /// Whether proof is asked for.
+    fn is_to_be_proven(&self) -> bool {
+        !self.verify.is_empty() || !self.verify_endpoint.is_empty() || self.until_tested
+    }
+
+    /// Looks at what is to be proven, and refuses bans that cannot match it.
+    fn look(
+        &self,
+        output: &mut Output,
+        plan: Plan,
+        chosen: &Chosen,
+        bans: &Bans,
+    ) -> Result<Verification, Exit> {
+        let (verification, unmatched, interrupted) =
+            verify::look(plan, chosen, bans, self.timeout).map_err(|fault| cannot_start(&fault))?;
+        if interrupted {
+            complain("interrupted; nothing was sent");
+            return Err(Exit::Interrupted);
+        }
+        if unmatched.is_empty() || self.verify_anyway {
+            return Ok(verification);
+        }
+        report::unmatched(bans, &unmatched);
+        if self.output == NodesFormat::Json {
+            let document = Document::new(bans, None, &[], Exit::Usage, false);
+            output.json(&document.with_unmatched(&unmatched));
+        }
+        Err(Exit::Usage)
     }
 
     /// Sends the bans, and writes what each node took as soon as that is known.
@@ -146,19 +211,36 @@ impl Arguments {
         output: &mut Output,
         bans: &Bans,
         chosen: &Chosen,
+        verification: Option<&Verification>,
+        total: Duration,
     ) -> io::Result<Outcome<NodeReport>> {
-        let limits = Limits { total: self.timeout, retries: self.retries };
+        let (retries, repeat_after) = (self.retries, self.repeat_after);
+        let until_tested = self.until_tested.then(|| self.evidence.within().min(total));
+        let limits = Limits { total, retries, repeat_after, until_tested };
+        let plan = verification.map(|verification| &verification.plan);
         let names: Vec<_> = chosen.nodes.iter().map(|node| node.target.node.clone()).collect();
         let steps = names.len() * bans.bans.len();
         let progress = Progress::new(names, "ban", "taken", steps);
         while_writing(chosen.nodes.len(), output, &progress, |write| {
-            send::send(&chosen.nodes, bans, limits, &progress, |report| match self.output {
-                NodesFormat::Human => report::taken(bans, report).into_iter().for_each(&mut *write),
-                NodesFormat::Jsonl => write(report::line(bans, report)),
+            let nodes = &chosen.nodes;
+            send::send(nodes, bans, verification, limits, &progress, |report| match self.output {
+                NodesFormat::Human => {
+                    report::told(bans, plan, report).into_iter().for_each(&mut *write);
+                }
+                NodesFormat::Jsonl => write(report::line(bans, plan, report)),
                 NodesFormat::Json => {}
             })
         })
     }
+}
+
+fn cannot_start(fault: &io::Error) -> Exit {
+    complain(format_args!("cannot start: {fault}"));
+    Exit::Usage
+}
+
+fn endpoint_name(text: &str) -> Result<EndpointName, String> {
+    EndpointName::new(text).map_err(|fault| fault.to_string())
 }
 
 fn header_name(text: &str) -> Result<HeaderName, String> {

@@ -135,6 +135,15 @@ fn harmless(text: &str) -> String {
     text.split('\n').map(|line| Untrusted(line).to_string()).collect::<Vec<_>>().join("\n")
 }
 
+/// Writes a diagnostic that fails `command`; on GitHub also one that shows at the top of the run.
+pub(super) fn fail(command: &str, text: &str) {
+    complain(text);
+    if std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true") {
+        let data = text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+        complain_verbatim(format_args!("::error title=purgewatch {command}::{data}\n"));
+    }
+}
+
 /// Writes a text to stderr as it is, for diagnostics with a form of their own.
 pub fn complain_verbatim(text: impl fmt::Display) {
     let _ = write!(io::stderr().lock(), "{text}");

@@ -19,8 +19,8 @@ use crate::verdict::Compare;
 const MAX_RATE: f64 = 50.0;
 
 /// The limits of one fetch, when no configuration says.
-const TIMEOUT: Duration = Duration::from_secs(10);
-const BODY_LIMIT: u64 = 64 * 1_024 * 1_024;
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const BODY_LIMIT: u64 = 64 * 1_024 * 1_024;
 
 /// The arguments that say what is compared.
 #[derive(Debug, Args)]
@@ -212,7 +212,7 @@ fn internal(fault: impl std::fmt::Display) -> Exit {
     Exit::Usage
 }
 
-fn server(text: &str, flag: &str) -> Result<ServerAddress, Exit> {
+pub(super) fn server(text: &str, flag: &str) -> Result<ServerAddress, Exit> {
     // A bare HOST:PORT can only mean one thing.
     let spelt = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     match spelt.parse() {
@@ -221,14 +221,14 @@ fn server(text: &str, flag: &str) -> Result<ServerAddress, Exit> {
     }
 }
 
-fn compare(text: &str) -> Result<Compare, Exit> {
+pub(super) fn compare(text: &str) -> Result<Compare, Exit> {
     match text.parse() {
         Ok(compare) => Ok(compare),
         Err(fault) => wrong(format_args!("--compare: {fault}")),
     }
 }
 
-fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), Exit> {
+pub(super) fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), Exit> {
     let parsed = text.split_once(':').and_then(|(name, value)| {
         let name = name.trim().parse::<http::HeaderName>().ok()?;
         Some((name, http::HeaderValue::from_str(value.trim()).ok()?))

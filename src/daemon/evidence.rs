@@ -98,7 +98,7 @@ impl Gatherer {
         let facts = self.facts(&case.node).await;
         let request = FetchRequest::with_headers(case.target.clone());
         let destination = self.peers.node(&case.node);
-        let sent = destination.as_ref().and_then(|node| node.request_headers(&request));
+        let sent = destination.as_ref().and_then(|node| node.headers_of(&request));
         let served = match &destination {
             Some(node) => served(&node.fetch(&request).await, case),
             None => Served::Nothing { why: "the node is not in the configuration".to_owned() },

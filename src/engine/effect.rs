@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admin::AdminProblem;
-use super::ledger::{Inspection, Miss, News, Process, Request};
 use super::explain::{Case, EvidenceId};
+use super::ledger::{Inspection, Miss, News, Process, Request};
 use super::plan::Plan;
 use super::record::Record;
 use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName};

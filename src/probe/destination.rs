@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::Response;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -16,6 +16,7 @@ use super::body::{Body, Need, Source};
 use super::coding;
 use super::connection::{Connection, Message};
 use super::progress::Progress;
+use super::reply::{Reply, cache_signs};
 use super::stream::Transport;
 use super::{request, version};
 use crate::clock::Clock;
@@ -24,7 +25,7 @@ use crate::model::{HostPort, Scheme};
 use crate::net::tls::TlsClient;
 use crate::net::{DialErrorKind, dial};
 use crate::verdict::{
-    Answer, CacheSigns, Failure, FetchRequest, Observation, Outcome, Phase, Target, Unversioned,
+    Answer, Failure, FetchRequest, Observation, Outcome, Phase, Target, Unversioned,
 };
 
 /// The smallest limit of a head that hyper takes.
@@ -127,10 +128,46 @@ impl Destination {
         Observation { started, finished: self.clock.now(), phases: progress.finish(), outcome }
     }
 
-    /// The header fields that this request is sent with, `Host` included; `None` for a request
-    /// that cannot be sent. For whoever wants to know what a cache saw of it.
+    /// Makes one request with another method than `GET`, such as `PURGE`, with the target's URL
+    /// and headers, and `headers` besides.
+    ///
+    /// It goes over a connection of its own, which is closed when the head of the answer is there.
+    /// The built-in VCL of Varnish pipes methods that it does not know: what follows on such a
+    /// connection is answered by the origin, and would be taken for the node's.
+    ///
+    /// Cancellation safe: a dropped call closes the connection that it was using.
+    ///
+    /// # Errors
+    /// [`Failure`] when no head of an answer came within the target's timeout.
+    pub async fn command(
+        &self,
+        method: &Method,
+        target: &Target,
+        headers: &[(HeaderName, HeaderValue)],
+    ) -> Result<Reply, Failure> {
+        let mut progress = Progress::start(self.clock);
+        let exchange = self.carry_out(method, target, headers, &mut progress);
+        let done = timeout(target.timeout, exchange).await;
+        done.unwrap_or_else(|_| Err(Failure::Timeout(progress.phase())))
+    }
+
+    async fn carry_out(
+        &self,
+        method: &Method,
+        target: &Target,
+        headers: &[(HeaderName, HeaderValue)],
+        progress: &mut Progress,
+    ) -> Result<Reply, Failure> {
+        let message = || request::command(method, target, headers, &self.options.user_agent);
+        let _permit = self.permits.acquire().await.map_err(|_| Failure::Closed)?;
+        let (_, head) = self.answered(target, true, message, progress).await?;
+        Ok(Reply::of(&head))
+    }
+
+    /// The header fields that [`fetch`](Self::fetch) sends with this request, `Host` among them;
+    /// `None` when it cannot be sent.
     #[must_use]
-    pub fn request_headers(&self, request: &FetchRequest) -> Option<HeaderMap> {
+    pub fn headers_of(&self, request: &FetchRequest) -> Option<HeaderMap> {
         request::build(request, &self.options.user_agent).map(|message| message.headers().clone())
     }
 
@@ -140,36 +177,48 @@ impl Destination {
         progress: &mut Progress,
     ) -> Result<Answer, Failure> {
         let target = &*request.target;
-        let message = || request::build(request, &self.options.user_agent).ok_or(Failure::NotHttp);
+        let message = || request::build(request, &self.options.user_agent);
         // Never closed, so there is always a permit in the end.
         let _permit = self.permits.acquire().await.map_err(|_| Failure::Closed)?;
-
-        let server_name = self.tls.as_ref().map(|_| target.url.address().host());
-        let kept = if request.new_connection { None } else { self.take_idle(server_name).await };
-        let on_kept = match kept {
-            None => None,
-            Some(connection) => {
-                progress.enter(Phase::FirstByte);
-                send_on_kept(connection, message()?).await?
-            }
-        };
-        let (mut connection, head) = match on_kept {
-            Some(answered) => answered,
-            None => {
-                let mut connection = self.open(target, progress).await?;
-                progress.enter(Phase::FirstByte);
-                let head = connection.send(message()?).await.map_err(|error| error.failure)?;
-                (connection, head)
-            }
-        };
+        let (mut connection, head) =
+            self.answered(target, request.new_connection, message, progress).await?;
         progress.enter(Phase::Body);
         let (head, body) = head.into_parts();
         let status = head.status.as_u16();
         let body = read_body(&mut connection, body, status, &head.headers, target).await?;
         if connection.is_reusable().await {
-            self.keep(connection, server_name);
+            self.keep(connection, self.server_name(target));
         }
         Ok(answer_of(status, &head.headers, &body, request))
+    }
+
+    /// Sends a request, on a connection that was kept open unless `new_connection`, and waits for
+    /// the head of the answer.
+    async fn answered(
+        &self,
+        target: &Target,
+        new_connection: bool,
+        message: impl Fn() -> Option<Message>,
+        progress: &mut Progress,
+    ) -> Result<(Connection, Response<Incoming>), Failure> {
+        let message = || message().ok_or(Failure::NotHttp);
+        let kept =
+            if new_connection { None } else { self.take_idle(self.server_name(target)).await };
+        if let Some(connection) = kept {
+            progress.enter(Phase::FirstByte);
+            if let Some(answered) = send_on_kept(connection, message()?).await? {
+                return Ok(answered);
+            }
+        }
+        let mut connection = self.open(target, progress).await?;
+        progress.enter(Phase::FirstByte);
+        let head = connection.send(message()?).await.map_err(|error| error.failure)?;
+        Ok((connection, head))
+    }
+
+    /// The name that the peer shows a certificate for; none without TLS.
+    fn server_name<'a>(&self, target: &'a Target) -> Option<&'a str> {
+        self.tls.as_ref().map(|_| target.url.address().host())
     }
 
     async fn open(&self, target: &Target, progress: &mut Progress) -> Result<Connection, Failure> {
@@ -292,11 +341,7 @@ fn answer_of(status: u16, headers: &HeaderMap, body: &Body, request: &FetchReque
         429 | 503 => httpcache::retry_after(headers),
         _ => None,
     };
-    let cache = CacheSigns {
-        transaction: httpcache::transaction(headers),
-        is_varnish: httpcache::cache_kind(headers).is_some(),
-        age: httpcache::age(headers),
-    };
+    let cache = cache_signs(headers);
     let kept = request.keep_headers.then(|| Arc::new(headers.clone()));
     let body_bytes = body.size;
     Answer { status, version, validators, cache, retry_after, body_bytes, headers: kept }

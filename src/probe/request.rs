@@ -5,11 +5,11 @@ use http::header::{
     IF_NONE_MATCH, TRANSFER_ENCODING, USER_AGENT,
 };
 use http::uri::PathAndQuery;
-use http::{Method, Uri};
+use http::{HeaderName, Method, Uri};
 use http_body_util::Empty;
 
 use super::connection::Message;
-use crate::verdict::{Condition, FetchRequest};
+use crate::verdict::{Condition, FetchRequest, Target};
 
 /// Builds the request: `GET` with the URL's path and authority verbatim, the target's headers,
 /// and `User-Agent` and `Accept-Encoding` where they give none.
@@ -17,19 +17,41 @@ use crate::verdict::{Condition, FetchRequest};
 /// `None` when the path cannot be sent as it is written: hyper takes it as a [`Uri`], which holds
 /// at most 65,534 bytes. Every shorter path of an [`HttpUrl`](crate::model::HttpUrl) can be.
 pub(super) fn build(request: &FetchRequest, user_agent: &HeaderValue) -> Option<Message> {
-    let target = &request.target;
+    let mut message = bare(Method::GET, &request.target, &[], user_agent)?;
+    if let Some(condition) = &request.condition {
+        add_condition(message.headers_mut(), condition);
+    }
+    Some(message)
+}
+
+/// The same with another method, and with these headers besides.
+pub(super) fn command(
+    method: &Method,
+    target: &Target,
+    headers: &[(HeaderName, HeaderValue)],
+    user_agent: &HeaderValue,
+) -> Option<Message> {
+    bare(method.clone(), target, headers, user_agent)
+}
+
+fn bare(
+    method: Method,
+    target: &Target,
+    further: &[(HeaderName, HeaderValue)],
+    user_agent: &HeaderValue,
+) -> Option<Message> {
     let path = PathAndQuery::try_from(target.url.path_and_query()).ok()?;
     if path.as_str() != target.url.path_and_query() {
         return None;
     }
     let mut message = Message::new(Empty::new());
-    *message.method_mut() = Method::GET;
+    *message.method_mut() = method;
     *message.uri_mut() = Uri::from(path);
 
     let headers = message.headers_mut();
     headers.reserve(target.headers.len().saturating_add(5));
     headers.insert(HOST, HeaderValue::from_str(target.url.authority()).ok()?);
-    for (name, value) in &target.headers {
+    for (name, value) in target.headers.iter().chain(further) {
         // What frames a message is not the target's to say.
         if ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name) {
             headers.append(name.clone(), value.clone());
@@ -42,9 +64,6 @@ pub(super) fn build(request: &FetchRequest, user_agent: &HeaderValue) -> Option<
         // Varnish keeps what the origin packed as it is, and asks the origin for gzip whatever a
         // client wants: this is the form that costs it nothing (varnishd(1), http_gzip_support).
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-    }
-    if let Some(condition) = &request.condition {
-        add_condition(headers, condition);
     }
     Some(message)
 }
@@ -67,7 +86,7 @@ mod tests {
 
     use super::*;
     use crate::model::{Mark, Version};
-    use crate::verdict::{Compare, Target, Validators};
+    use crate::verdict::{Compare, Validators};
 
     fn request(url: &str, headers: &[(&'static str, &str)]) -> FetchRequest {
         let header = |&(name, value): &(&'static str, &str)| {

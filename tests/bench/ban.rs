@@ -1,6 +1,8 @@
 //! `purgewatch ban` as a whole process beside `varnishadm ban`, and 10,000 bans from stdin beside
 //! a bare loop over a socket, each pair against the same varnishd and in turn.
 //!
+//! `ban --verify` stands beside `ban`: it adds two fetches.
+//!
 //! The peak of memory is measured by GNU time. The program is
 //! measured as one that was installed: copied, not as the linker left it. A file that was written
 //! in one go, as by a package manager, is cached in larger pieces, and maps a tenth quicker.
@@ -15,7 +17,7 @@ use std::time::Instant;
 use super::support::cli::{Cli, frame};
 use super::support::cost::millis;
 use super::support::daemon::PURGEWATCH;
-use super::support::ratio::{Line, Pairs, Target};
+use super::support::ratio::{Line, Pairs, Target, median};
 use super::support::varnish::{self, Varnishd};
 use purgewatch::admin;
 
@@ -34,6 +36,51 @@ pub(super) fn run() {
     bench.one_ban("a ban on a value", &["obj.http.x-url", "==", "/products/1"]);
     bench.one_ban("a ban on a regex", &["obj.http.x-url", "~", "^/products/[0-9]+$"]);
     bench.batch();
+    verified();
+}
+
+/// One ban with its proof beside the ban alone: two fetches more, of a small object.
+fn verified() {
+    let vcl = "backend none none;
+        sub vcl_backend_error {
+            set beresp.status = 200; set beresp.ttl = 1h; set beresp.http.x-url = bereq.url;
+            synthetic(\"0123456789\"); return (deliver);
+        }";
+    let options = varnish::Options { vcl: Some(vcl.to_owned()), ..varnish::Options::default() };
+    let varnishd = Varnishd::start(options);
+    let program = varnishd.dir().join("purgewatch");
+    fs::copy(PURGEWATCH, &program).unwrap();
+    assert!(varnishd.get("www.example.com", "/a").starts_with("HTTP/1.1 200"));
+    let bench = Bench { program, varnishd };
+    let ban = ["obj.http.x-url", "==", "/a"];
+    let node = format!("http://{}", bench.varnishd.http);
+    let alone = || {
+        let mut command = bench.purgewatch();
+        command.args(ban);
+        command
+    };
+    let proven = || {
+        let mut command = alone();
+        command.args(["--verify", "http://www.example.com/a", "--node-http", &node]);
+        command
+    };
+    let output = proven().output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains(": replaced: "), "{output:?}");
+    let mut pairs = Pairs::default();
+    let mut more = Vec::new();
+    for _ in 0..PAIRS {
+        // What was not cached would be fetched once more.
+        bench.varnishd.get("www.example.com", "/a");
+        let (proven, alone) = (millis(proven()), millis(alone()));
+        pairs.push(proven, alone);
+        more.push(proven - alone);
+    }
+    pairs.line("a ban with proof beside the ban, whole process", " ms", Target::None).print();
+    let name = "what proof adds to a ban";
+    Line::new(name, " ms", median(more), median(pairs.peer.clone()), Target::AtMost(5.0)).print();
+    let (ours, theirs) = (peak_memory(&proven()), peak_memory(&alone()));
+    let name = "a ban with proof, most memory";
+    Line::new(name, " MiB", ours, theirs, Target::AtMost(16.0)).print();
 }
 
 /// The program, and the varnishd that is given the bans.

@@ -6,6 +6,7 @@ mod faults;
 mod input;
 mod matching;
 mod urls;
+mod verify;
 
 use std::io::Write as _;
 use std::path::Path;

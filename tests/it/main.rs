@@ -24,6 +24,7 @@ mod incident;
 mod layers;
 mod ledger;
 mod probe;
+mod purge;
 mod readme;
 mod reverse;
 mod rules;

@@ -6,10 +6,13 @@ use serde::Serialize;
 
 use super::super::Exit;
 use super::super::config_file::counted;
-use super::super::output::{Output, complain, complain_verbatim, json_line};
+use super::super::output::{self, Output, complain, json_line};
+use super::super::proof::{self, Plan};
 use super::super::target::Chosen;
 use super::send::{NodeReport, State};
 use super::source::{Ban, Bans};
+use super::tested::{Tested, TestedItem};
+use super::verify::Unmatched;
 use crate::ban::Warning;
 
 /// So many failing bans are named for a node; the rest are counted.
@@ -104,13 +107,41 @@ pub(super) fn planned_lines(output: &mut Output, bans: &Bans, chosen: &Chosen) {
                 retried: 0,
                 seconds: 0.0,
                 failures: Vec::new(),
+                proofs: Vec::new(),
+                tested: None,
             },
         }));
     }
 }
 
+/// What a node took and what was proven, as lines for people.
+pub(super) fn told(bans: &Bans, plan: Option<&Plan>, report: &NodeReport) -> Vec<String> {
+    let proofs = plan.into_iter().flat_map(|plan| {
+        report.proofs.iter().filter_map(|attested| proof::line(plan, &report.node, attested))
+    });
+    let tested = report.tested.iter().filter(|tested| tested.exit() == Exit::Done);
+    let tested = tested.map(|tested| format!("{}: tested: {tested}\n", report.node));
+    taken(bans, report).into_iter().chain(proofs).chain(tested).collect()
+}
+
+/// Says why nothing was sent: bans that cannot match what they are to be proven with.
+pub(super) fn unmatched(bans: &Bans, unmatched: &[Unmatched]) {
+    let subject = match bans.bans.len() {
+        1 => "the ban".to_owned(),
+        more => format!("none of the {more} bans"),
+    };
+    let verb = if bans.bans.len() == 1 { "cannot match" } else { "can match" };
+    for Unmatched { node, title, reason } in unmatched {
+        fail(&format!(
+            "{node}: refused (cannot-match): {subject} {verb} {title} as this node serves it: \
+             {reason}; --verify-anyway sends it all the same"
+        ));
+    }
+    complain("nothing was sent");
+}
+
 /// How many bans a node took, as a line for people.
-pub(super) fn taken(bans: &Bans, report: &NodeReport) -> Option<String> {
+fn taken(bans: &Bans, report: &NodeReport) -> Option<String> {
     let taken = report.taken();
     match (bans.bans.as_slice(), taken) {
         ([ban], 1) => Some(format!("{}: taken: {}\n", report.node, ban.shown())),
@@ -120,8 +151,8 @@ pub(super) fn taken(bans: &Bans, report: &NodeReport) -> Option<String> {
 }
 
 /// The result of a node as a line for programs.
-pub(super) fn line(bans: &Bans, report: &NodeReport) -> String {
-    let mut item = node_item(report);
+pub(super) fn line(bans: &Bans, plan: Option<&Plan>, report: &NodeReport) -> String {
+    let mut item = node_item(plan, report);
     for failure in &mut item.failures {
         let ban = bans.bans.get(failure.ban);
         failure.line = ban.and_then(|ban| ban.line);
@@ -137,11 +168,17 @@ pub(super) fn line(bans: &Bans, report: &NodeReport) -> String {
 }
 
 /// Says what failed, on stderr.
-pub(super) fn failed(bans: &Bans, chosen: &Chosen, reports: &[NodeReport]) {
+pub(super) fn failed(bans: &Bans, chosen: &Chosen, plan: Option<&Plan>, reports: &[NodeReport]) {
     let mut lost = false;
     for report in reports {
         failures_of(report, bans);
-        lost |= matches!(report.exit(), Exit::Unreachable | Exit::Secret);
+        if let Some(plan) = plan {
+            proof::show(plan, &report.node, &report.proofs, fail, |text| complain(text));
+        }
+        if let Some(tested) = report.tested.as_ref().filter(|t| t.exit() != Exit::Done) {
+            fail(&format!("{}: not proven: {tested}", report.node));
+        }
+        lost |= matches!(report.exit_of_bans(), Exit::Unreachable | Exit::Secret);
     }
     if let Some(hint) = chosen.hint().filter(|_| lost) {
         complain(hint);
@@ -217,13 +254,8 @@ fn times(count: u32) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
-/// A diagnostic that fails the command; on GitHub also one that shows at the top of the run.
 fn fail(text: &str) {
-    complain(text);
-    if std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true") {
-        let data = text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
-        complain_verbatim(format_args!("::error title=purgewatch ban::{data}\n"));
-    }
+    output::fail("ban", text);
 }
 
 impl NodeReport {
@@ -233,6 +265,12 @@ impl NodeReport {
 
     /// The exit status that this node alone would give.
     pub(super) fn exit(&self) -> Exit {
+        let proofs = self.proofs.iter().map(|attested| proof::exit(&attested.proof));
+        let tested = self.tested.iter().map(Tested::exit);
+        proofs.chain(tested).fold(self.exit_of_bans(), Exit::max)
+    }
+
+    fn exit_of_bans(&self) -> Exit {
         Exit::of_nodes(
             self.states.iter().map(|state| state.failure().map_or(Exit::Done, |f| f.exit())),
         )
@@ -249,6 +287,9 @@ pub(super) struct Document<'a> {
     dry_run: bool,
     interrupted: bool,
     bans: Vec<BanItem<'a>>,
+    /// Why nothing was sent: what the bans are to be proven with, and cannot match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unmatched: Vec<UnmatchedItem<'a>>,
     nodes: Vec<NodeItem<'a>>,
 }
 
@@ -298,6 +339,20 @@ struct NodeItem<'a> {
     retried: u32,
     seconds: f64,
     failures: Vec<FailureItem<'a>>,
+    /// What was proven, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    proofs: Vec<proof::Item>,
+    /// Whether the whole cache was tested, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tested: Option<TestedItem>,
+}
+
+/// An object that no ban can match, as a program reads it.
+#[derive(Debug, Serialize)]
+struct UnmatchedItem<'a> {
+    node: &'a str,
+    url: &'a str,
+    message: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -317,6 +372,7 @@ struct FailureItem<'a> {
 impl<'a> Document<'a> {
     pub(super) fn new(
         bans: &'a Bans,
+        plan: Option<&Plan>,
         reports: &'a [NodeReport],
         exit: Exit,
         dry_run: bool,
@@ -328,8 +384,20 @@ impl<'a> Document<'a> {
             dry_run,
             interrupted: exit == Exit::Interrupted,
             bans: bans.bans.iter().map(ban_item).collect(),
-            nodes: reports.iter().map(node_item).collect(),
+            unmatched: Vec::new(),
+            nodes: reports.iter().map(|report| node_item(plan, report)).collect(),
         }
+    }
+
+    /// The same, when nothing was sent because no ban can match these.
+    pub(super) fn with_unmatched(mut self, unmatched: &'a [Unmatched]) -> Self {
+        let item = |Unmatched { node, title, reason }: &'a Unmatched| UnmatchedItem {
+            node: node.as_str(),
+            url: title,
+            message: reason,
+        };
+        self.unmatched = unmatched.iter().map(item).collect();
+        self
     }
 }
 
@@ -352,7 +420,7 @@ fn ban_item(ban: &Ban) -> BanItem<'_> {
     }
 }
 
-fn node_item(report: &NodeReport) -> NodeItem<'_> {
+fn node_item<'a>(plan: Option<&Plan>, report: &'a NodeReport) -> NodeItem<'a> {
     let failures: Vec<FailureItem<'_>> = report
         .states
         .iter()
@@ -380,5 +448,7 @@ fn node_item(report: &NodeReport) -> NodeItem<'_> {
         retried: report.retried,
         seconds: report.took.as_secs_f64(),
         failures,
+        proofs: plan.map(|plan| proof::items(plan, &report.proofs)).unwrap_or_default(),
+        tested: report.tested.as_ref().map(Tested::item),
     }
 }

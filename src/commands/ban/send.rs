@@ -10,8 +10,11 @@ use tokio::time::{Instant, sleep};
 
 use super::super::Exit;
 use super::super::fleet::{End, Outcome as FleetOutcome, Progress, Work, on_each};
+use super::super::proof::{Attested, Peers};
 use super::super::target::ChosenNode;
 use super::source::Bans;
+use super::tested::{Tested, TestedEnd, Wait};
+use super::verify::{NodeProofs, Verification};
 use crate::admin::{AdminError, Client, Fault, Kind, Options, Outcome, Retry, Stage};
 use crate::ban::{Refusal, ServerVersion};
 use crate::clock::random_seed;
@@ -26,6 +29,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Limits {
     /// For everything, on all nodes.
     pub(super) total: Duration,
+    /// How long after they were taken the bans are sent once more.
+    pub(super) repeat_after: Option<Duration>,
+    /// How long to wait until the whole cache was tested, if that is asked for.
+    pub(super) until_tested: Option<Duration>,
     /// How often a node is tried again where that can help.
     pub(super) retries: u32,
 }
@@ -42,6 +49,10 @@ pub(super) struct NodeReport {
     pub(super) retried: u32,
     /// How long it took, from its turn to its last answer.
     pub(super) took: Duration,
+    /// What was found out afterwards, where every ban was taken and proof was asked for.
+    pub(super) proofs: Vec<Attested>,
+    /// Whether the whole cache was tested, where every ban was taken and that was asked for.
+    pub(super) tested: Option<Tested>,
 }
 
 /// Where a ban is.
@@ -82,12 +93,15 @@ pub(super) enum Failure {
 pub(super) fn send(
     nodes: &[ChosenNode],
     bans: &Bans,
+    verification: Option<&Verification>,
     limits: Limits,
     progress: &Progress,
     on_done: impl FnMut(&NodeReport),
 ) -> io::Result<FleetOutcome<NodeReport>> {
     let commands: Vec<Command> = bans.bans.iter().filter_map(|ban| ban.command.clone()).collect();
     let begin = Instant::now();
+    let last = bans.bans.last().and_then(|ban| ban.expression.as_ref());
+    let peers = verification.map(|verification| Peers::new(&verification.plan));
     let errand = |(at, node)| Errand {
         node,
         bans,
@@ -102,6 +116,10 @@ pub(super) fn send(
         states: vec![State::Waiting; commands.len()],
         retried: 0,
         took: None,
+        proofs: verification.zip(peers.as_ref()).map(|(v, peers)| v.of_node(peers, at)),
+        wait: limits.until_tested.map(|within| Wait { last, within }),
+        tested: None,
+        restarted: false,
     };
     on_each(nodes.iter().enumerate().map(errand).collect(), limits.total, progress, on_done)
 }
@@ -126,6 +144,11 @@ struct Errand<'a> {
     states: Vec<State>,
     retried: u32,
     took: Option<Duration>,
+    proofs: Option<NodeProofs<'a>>,
+    wait: Option<Wait<'a>>,
+    tested: Option<Tested>,
+    /// Whether the cache process is another one than before the first ban.
+    restarted: bool,
 }
 
 impl Work for Errand<'_> {
@@ -134,14 +157,74 @@ impl Work for Errand<'_> {
     async fn run(&mut self) {
         let start = *self.start.insert(Instant::now());
         let client = Client::new(self.node.target.clone(), self.options());
-        let mut random = fastrand::Rng::with_seed(random_seed() ^ self.at as u64);
-        let mut pause = FIRST_PAUSE;
         self.client = Some(client.clone());
         if self.bans.depend_on_version() {
             self.examine(&client).await;
         }
+        let worker = self.worker(&client).await;
+        self.deliver(&client, start).await;
+        if let Some(pause) = self.limits.repeat_after
+            && self.are_all_taken()
+        {
+            sleep(pause).await;
+            self.states.fill(State::Waiting);
+            self.deliver(&client, start).await;
+        }
+        if !self.are_all_taken() {
+            return;
+        }
+        let commands = self.commands;
+        if let Some(proofs) = &mut self.proofs {
+            let again = async |bans: &[usize]| {
+                let commands = bans.iter().filter_map(|&at| commands.get(at).cloned());
+                let mut batch = client.batch(stream::iter(commands));
+                let mut all = true;
+                while let Some(result) = batch.next().await {
+                    all &= result.is_ok();
+                }
+                all
+            };
+            proofs.prove(again).await;
+        }
+        if let Some(wait) = &self.wait {
+            self.tested = Some(wait.run(&client, self.progress).await);
+        }
+        if worker.is_some() && self.worker(&client).await != worker {
+            self.restarted = true;
+            if let Some(tested) = &mut self.tested {
+                tested.end = TestedEnd::Restarted;
+            }
+        }
+    }
+
+    fn report(&mut self, end: Option<End>) -> NodeReport {
+        let client = self.client.take();
+        if let Some(end) = end {
+            self.settle(client.as_ref(), end);
+        }
+        let cut_short = || self.wait.as_ref().map(|wait| Tested::cut_short(wait.within));
+        let tested = self.tested.take().or_else(cut_short).filter(|_| self.are_all_taken());
+        let proofs = self.proofs.take().filter(|_| self.are_all_taken());
+        let waited = self.start.map_or(Duration::ZERO, |start| start.elapsed());
+        NodeReport {
+            node: self.node.target.node.clone(),
+            place: self.node.target.place.to_string(),
+            states: std::mem::take(&mut self.states),
+            retried: self.retried,
+            took: self.took.unwrap_or(waited),
+            proofs: proofs.map(|proofs| proofs.attest(self.restarted)).unwrap_or_default(),
+            tested,
+        }
+    }
+}
+
+impl Errand<'_> {
+    /// Sends what is not on the list yet, as often as that may help.
+    async fn deliver(&mut self, client: &Client, start: Instant) {
+        let mut random = fastrand::Rng::with_seed(random_seed() ^ self.at as u64);
+        let mut pause = FIRST_PAUSE;
         loop {
-            self.round(&client).await;
+            self.round(client).await;
             self.took = Some(start.elapsed());
             let again = self.states.iter().any(State::may_be_retried);
             let left = self.limits.total.saturating_sub(self.begin.elapsed());
@@ -154,23 +237,18 @@ impl Work for Errand<'_> {
         }
     }
 
-    fn report(&mut self, end: Option<End>) -> NodeReport {
-        let client = self.client.take();
-        if let Some(end) = end {
-            self.settle(client.as_ref(), end);
+    /// The process id of the cache process, where something is to be proven.
+    async fn worker(&self, client: &Client) -> Option<u32> {
+        if self.proofs.is_none() && self.wait.is_none() {
+            return None;
         }
-        let waited = self.start.map_or(Duration::ZERO, |start| start.elapsed());
-        NodeReport {
-            node: self.node.target.node.clone(),
-            place: self.node.target.place.to_string(),
-            states: std::mem::take(&mut self.states),
-            retried: self.retried,
-            took: self.took.unwrap_or(waited),
-        }
+        client.pids().await.ok().and_then(|pids| pids.worker)
     }
-}
 
-impl Errand<'_> {
+    fn are_all_taken(&self) -> bool {
+        self.states.iter().all(|state| matches!(state, State::Taken))
+    }
+
     /// Settles what has no answer yet: what may have been sent, and what cannot have been.
     fn settle(&mut self, client: Option<&Client>, end: End) {
         let connected = client.is_some_and(Client::has_connected);

@@ -39,8 +39,19 @@ pub(super) struct Ban {
     pub(super) warnings: Vec<Warning>,
     /// What is sent; `None` when it is refused.
     pub(super) command: Option<Command>,
-    /// The ban itself, where not every version of the server knows its fields.
-    pub(super) versioned: Option<Expression>,
+    /// The ban itself, where not every version of the server knows its fields, and where it is to
+    /// be proven.
+    pub(super) expression: Option<Expression>,
+    /// Whether not every version of the server knows its fields.
+    depends_on_version: bool,
+}
+
+/// How bans are read.
+#[derive(Debug)]
+struct Reading {
+    lint: LintOptions,
+    /// Whether the bans themselves are needed later on.
+    keep: bool,
 }
 
 /// The bans of one call, in order, at least one.
@@ -58,10 +69,13 @@ impl Bans {
     /// [`Exit::Usage`], with a message on stderr, when there are none or they cannot be read. A
     /// ban that is refused is no error here.
     pub(super) fn read(arguments: &Arguments, config: Option<&Config>) -> Result<Self, Exit> {
-        let options = LintOptions {
-            everything: arguments.everything,
-            allow_slow_regex: arguments.allow_slow_regex,
-            version: None,
+        let options = Reading {
+            lint: LintOptions {
+                everything: arguments.everything,
+                allow_slow_regex: arguments.allow_slow_regex,
+                version: None,
+            },
+            keep: arguments.is_to_be_proven(),
         };
         if !arguments.url.is_empty() {
             let bans = arguments.url.iter().map(|url| {
@@ -108,7 +122,7 @@ impl Bans {
 
     /// Whether it matters which version a server has.
     pub(super) fn depend_on_version(&self) -> bool {
-        self.bans.iter().any(|ban| ban.versioned.is_some())
+        self.bans.iter().any(|ban| ban.depends_on_version)
     }
 
     /// The bans that a server of this version does not know, each with the reason.
@@ -116,7 +130,7 @@ impl Bans {
         let options =
             LintOptions { everything: true, allow_slow_regex: true, version: Some(version) };
         let refused = |(at, ban): (usize, &Ban)| {
-            let lint = ban::lint(ban.versioned.as_ref()?, &options);
+            let lint = ban::lint(ban.expression.as_ref()?, &options);
             Some((at, lint.refusals.into_iter().next()?))
         };
         self.bans.iter().enumerate().filter_map(refused).collect()
@@ -137,7 +151,7 @@ impl Ban {
         line: Option<usize>,
         written: String,
         read: Result<Expression, Refusal>,
-        options: &LintOptions,
+        options: &Reading,
     ) -> Self {
         let expression = match read {
             Ok(expression) => expression,
@@ -149,17 +163,19 @@ impl Ban {
                     refusals,
                     warnings: Vec::new(),
                     command: None,
-                    versioned: None,
+                    expression: None,
+                    depends_on_version: false,
                 };
             }
         };
-        let Lint { refusals, warnings } = ban::lint(&expression, options);
-        let depends = warnings.iter().any(|w| matches!(w, Warning::NeedsVersion { .. }));
-        let versioned = depends.then(|| expression.clone());
-        let text = expression.to_string();
-        let mut ban = Self { line, text, refusals, warnings, command: None, versioned };
+        let Lint { refusals, warnings } = ban::lint(&expression, &options.lint);
+        let depends_on_version = warnings.iter().any(|w| matches!(w, Warning::NeedsVersion { .. }));
+        let (text, command) = (expression.to_string(), Command::ban(expression.arguments()));
+        let expression = (depends_on_version || options.keep).then_some(expression);
+        let mut ban =
+            Self { line, text, refusals, warnings, command: None, expression, depends_on_version };
         if ban.refusals.is_empty() {
-            match Command::ban(expression.arguments()) {
+            match command {
                 Ok(command) => ban.command = Some(command),
                 // What the protocol cannot carry was refused above; should one slip through, it
                 // is not sent either.
@@ -177,7 +193,7 @@ impl Ban {
         }
     }
 
-    fn of_text(line: Option<usize>, text: &[u8], options: &LintOptions) -> Self {
+    fn of_text(line: Option<usize>, text: &[u8], options: &Reading) -> Self {
         let shown = String::from_utf8_lossy(text);
         let shown: String = shown.trim().chars().take(200).collect();
         Self::new(line, Untrusted(&shown).to_string(), ban::parse(text), options)
@@ -186,7 +202,7 @@ impl Ban {
 
 /// Words of the command line: when the first one holds a blank, each is a ban of its own;
 /// otherwise they are the tokens of one.
-fn from_words(words: &[OsString], options: &LintOptions) -> Vec<Ban> {
+fn from_words(words: &[OsString], options: &Reading) -> Vec<Ban> {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let whole = words.len() == 1 || words.first().is_some_and(|word| word.contains(&b' '));
     if whole {
@@ -197,7 +213,7 @@ fn from_words(words: &[OsString], options: &LintOptions) -> Vec<Ban> {
     vec![Ban::new(None, Untrusted(&written).to_string(), read, options)]
 }
 
-fn from_lines(bytes: &[u8], options: &LintOptions) -> Vec<Ban> {
+fn from_lines(bytes: &[u8], options: &Reading) -> Vec<Ban> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let lines: Vec<(usize, &[u8])> = bytes
         .split(|&byte| byte == b'\n')

@@ -29,6 +29,8 @@ pub(in crate::commands) struct Progress {
     step: (&'static str, &'static str),
     steps: usize,
     steps_done: AtomicUsize,
+    /// What else there is to say.
+    note: Mutex<String>,
     is_shown: bool,
     /// Whether the line stands on the terminal now. Held while anything is written.
     line: Mutex<bool>,
@@ -49,6 +51,7 @@ impl Progress {
             step: (step, participle),
             steps,
             steps_done: AtomicUsize::new(0),
+            note: Mutex::default(),
             is_shown: !dumb && io::stderr().is_terminal(),
             line: Mutex::new(false),
         }
@@ -57,6 +60,11 @@ impl Progress {
     /// One step more is done.
     pub(in crate::commands) fn advance(&self) {
         self.steps_done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says this besides, until something else is said.
+    pub(in crate::commands) fn note(&self, text: String) {
+        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }
 
     /// Writes something else, the line out of its way.
@@ -130,6 +138,10 @@ impl Progress {
             let between = if text.is_empty() { "" } else { "; " };
             let _ = write!(text, "{between}waiting for {}", names.join(", "));
         }
+        let note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        if !note.is_empty() {
+            let _ = write!(text, " ({note})");
+        }
         text
     }
 }
@@ -179,7 +191,10 @@ mod tests {
         let text = "1 of 2 nodes done, 15 of 20000 bans taken; waiting for cache-02";
         assert_eq!(batch.text(), text);
         assert_eq!(progress(1, 500).text(), "0 of 500 bans taken; waiting for cache-01");
-        assert_eq!(progress(1, 1).text(), "waiting for cache-01");
+        let one = progress(1, 1);
+        assert_eq!(one.text(), "waiting for cache-01");
+        one.note("5 left".to_owned());
+        assert_eq!(one.text(), "waiting for cache-01 (5 left)");
     }
 
     #[test]
