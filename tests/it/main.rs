@@ -28,6 +28,7 @@ mod purge;
 mod readme;
 mod reverse;
 mod rules;
+mod scenarios;
 mod script;
 mod store;
 mod support;
