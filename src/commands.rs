@@ -17,6 +17,7 @@ mod proof;
 mod purge;
 mod rules;
 mod run;
+mod status;
 mod subject;
 mod target;
 mod wait;
@@ -55,7 +56,7 @@ macro_rules! command {
 /// The commands, by what people want.
 const GROUPS: &[(&str, &[Command])] = &[
     ("Invalidate", &[command!(ban), command!(purge)]),
-    ("Find out", &[command!(check), command!(wait), command!(demo)]),
+    ("Find out", &[command!(check), command!(wait), command!(status), command!(demo)]),
     ("Watch", &[command!(run), command!(config), command!(rules)]),
     ("Administer", &[command!(adm)]),
 ];

@@ -21,8 +21,7 @@ pub use ignore::compile as compile_ignore;
 pub use load::{LARGEST_FILE, LoadError, Loaded, load, parse};
 pub use resolved::{
     AdminPlace, AdminSettings, BanHeaders, Config, Daemon, Endpoint, Node, OnStale, Origin,
-    SecretSettings,
-    ServerAddress, Variant,
+    SecretSettings, ServerAddress, Variant,
 };
 
 /// A complete, commented configuration for one Varnish on this host: `config example`.

@@ -11,6 +11,8 @@ mod canary;
 mod consistency;
 mod effect;
 mod errand;
+mod explain;
+mod ledger;
 mod plan;
 mod record;
 mod remedy;
@@ -31,6 +33,7 @@ use admin::Node;
 use budget::Budget;
 use canary::Canaries;
 use errand::Owner;
+use explain::Inquiries;
 use remedy::{Patient, Remedies};
 use round::{Round, Step};
 use schedule::Grid;
@@ -44,6 +47,12 @@ pub use canary::{CanaryPlan, CanaryState};
 pub use consistency::{STEPS, ServiceLevel, Window};
 pub use effect::{FetchId, Input, Output, Side};
 pub use errand::{Errand, ErrandId, ErrandResult};
+pub use explain::{Case, EvidenceId};
+pub use ledger::{
+    Backlog, BanResult, BanSource, BanText, BanTextError, DropReason, Entry, EntryId, Evidence,
+    Inspection, Issue, LONGEST_BAN, Ledger, LedgerOutput, LedgerRecord, Limits as LedgerLimits,
+    Miss, Needless, News, Pending as PendingBan, Process, Request, Standing,
+};
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
 pub use record::{HistoryRecord, Record, Restored, VerdictRecord};
 pub use remedy::RemedyState;
@@ -59,9 +68,11 @@ pub struct Engine {
     admin_reasons: &'static [&'static str],
     once: bool,
     pending: HashMap<FetchId, Pending>,
+    inquiries: Inquiries,
     timers: BinaryHeap<Reverse<(Timestamp, u64, Timer)>>,
     canaries: Canaries,
     remedies: Remedies,
+    ledger: Ledger,
     outputs: VecDeque<Output>,
     random: fastrand::Rng,
     counter: u64,
@@ -106,16 +117,20 @@ impl Engine {
             admin_reasons,
             once: plan.once,
             pending: HashMap::new(),
+            inquiries: Inquiries::default(),
             timers: BinaryHeap::new(),
             canaries: Canaries::new(seed),
             remedies: Remedies::new(),
+            ledger: Ledger::new(LedgerLimits::default(), restored.ledger, seed, now),
             outputs: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
             counter: 0,
             grids: 0,
         };
+        let restored = Restored { ledger: Vec::new(), ..restored };
         engine.replan(plan, now);
         engine.restore(restored, now);
+        engine.take_from_ledger();
         engine
     }
 
@@ -126,12 +141,38 @@ impl Engine {
             Input::Fetched { id, observation } => self.fetched(id, &observation, now),
             Input::AdminChecked { node, result } => self.admin_checked(&node, result, now),
             Input::ErrandDone { id, result } => self.errand_done(id, result, now),
+            Input::Evidence { id, explanation } => self.evidence(id, explanation),
             Input::Replan(plan) => self.replan(plan, now),
             Input::ProbeNow => self.probe_now(now),
+            Input::Inspected { node, result } => self.ledger.inspected(&node, result, now),
+            Input::Delivered { node, results } => self.ledger.delivered(&node, results, now),
         }
         self.run_timers(now);
         self.canaries.tick(now);
         self.remedies.tick(now);
+        self.ledger.tick(now);
+        self.take_from_ledger();
+    }
+
+    /// Takes in bans that were issued; see [`Ledger::issue`]. Returns their names, and every record
+    /// that is to be stored before anybody is told of them, with those that had not been polled.
+    pub fn issue(&mut self, issues: Vec<Issue>, now: Timestamp) -> (Vec<EntryId>, Vec<Record>) {
+        let ids = issues.into_iter().map(|issue| self.ledger.issue(issue, now)).collect();
+        self.take_from_ledger();
+        let mut records = Vec::new();
+        for output in std::mem::take(&mut self.outputs) {
+            match output {
+                Output::Record(record) => records.push(record),
+                other => self.outputs.push_back(other),
+            }
+        }
+        (ids, records)
+    }
+
+    /// What is known of invalidations.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// What is to be done next; `None` when there is nothing before the next deadline or input.
@@ -148,6 +189,7 @@ impl Engine {
             .into_iter()
             .chain(self.canaries.next_deadline())
             .chain(self.remedies.next_deadline())
+            .chain(self.ledger.next_deadline())
             .min()
     }
 
@@ -202,6 +244,7 @@ impl Engine {
                     origin_version: watch.history.current().map(|seen| seen.version.clone()),
                     reason: place.reason.as_ref().map(ToString::to_string),
                     remedy: self.remedies.state(endpoint, &place.node),
+                    cause: place.inquiry.found(place.verdict.state),
                 });
             }
             if let Some(added) = targets.get_mut(first..) {
@@ -241,10 +284,14 @@ impl Engine {
         // Places may have moved: what is under way is let go, and asked again soon.
         self.pending.clear();
         self.timers.clear();
+        self.inquiries.start_over(plan.explain);
         self.replan_origins(&plan, now);
         self.replan_nodes(&plan, now);
         self.remedies.replan(&plan);
         self.canaries.replan(if plan.once { &[] } else { &plan.nodes }, now);
+        let with_admin = plan.nodes.iter().filter(|node| node.admin_interval.is_some());
+        let with_admin: Vec<_> = with_admin.map(|node| node.name.clone()).collect();
+        self.ledger.watch(&with_admin, now);
         let mut gone = std::mem::take(&mut self.names);
         let mut old: Vec<_> = std::mem::take(&mut self.watches).into_iter().map(Some).collect();
         let count = plan.watches.len();
@@ -361,6 +408,7 @@ impl Engine {
                     let valid = |node: &&mut Node| node.timer == number && !node.in_flight;
                     if let Some(node) = self.nodes.get_mut(&name).filter(valid) {
                         node.in_flight = true;
+                        self.ledger.check_begins(&name);
                         self.outputs.push_back(Output::CheckAdmin(name));
                     }
                 }
@@ -544,6 +592,7 @@ impl Engine {
         for patient in patients {
             self.remedies.stale(patient, now);
         }
+        self.inquire(at, now);
         if !once {
             self.set_round_timer(at, due);
         }
@@ -559,7 +608,20 @@ impl Engine {
 
     // Admin ports.
 
-    fn admin_checked(&mut self, name: &NodeName, result: Result<(), AdminProblem>, now: Timestamp) {
+    fn admin_checked(
+        &mut self,
+        name: &NodeName,
+        result: Result<Option<Process>, AdminProblem>,
+        now: Timestamp,
+    ) {
+        match &result {
+            Ok(process) => self.ledger.check_passed(name, *process, now),
+            Err(problem) => {
+                let (result, reason) = (BanResult::Unreachable, problem.reason.to_owned());
+                self.ledger.check_failed(name, &Miss { result, reason });
+            }
+        }
+        let result = result.map(drop);
         let jitter = 0.95 + 0.1 * self.random.f64();
         let Some(node) = self.nodes.get_mut(name) else { return };
         let changed = node.checked(result, now);
@@ -591,12 +653,25 @@ impl Engine {
 
     fn remedy_output(&mut self) -> Option<Output> {
         let output = self.remedies.poll_output()?;
-        if let Output::Errand { errand: Errand::Fetch { side: Side::Origin(name), .. }, .. } = &output
+        if let Output::Errand { errand: Errand::Fetch { side: Side::Origin(name), .. }, .. } =
+            &output
             && let Some(budget) = self.origins.get_mut(name)
         {
             budget.charge();
         }
         Some(output)
+    }
+
+    // The ledger.
+
+    fn take_from_ledger(&mut self) {
+        while let Some(output) = self.ledger.poll_output() {
+            self.outputs.push_back(match output {
+                LedgerOutput::Request { node, request } => Output::Request { node, request },
+                LedgerOutput::Record(record) => Output::Record(Record::Ledger(record)),
+                LedgerOutput::News(news) => Output::News(news),
+            });
+        }
     }
 
     fn watch(&mut self, at: usize) -> Option<&mut Watch> {
@@ -624,6 +699,7 @@ fn report(watch: &Watch, outcome: &PlaceOutcome, now: Timestamp, outputs: &mut V
             node: place.node.clone(),
             transition,
             reason: place.reason.as_ref().map(ToString::to_string),
+            cause: place.inquiry.found(place.verdict.state).map(|found| found.cause),
         });
     }
     if let Some(after) = outcome.time_to_fresh {

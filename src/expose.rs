@@ -8,11 +8,13 @@
 //! | `/api/v1/status` | the same as the metrics, as one JSON [`Document`](status::Document) |
 //! | `/canary/NODE` | the object that the node caches and the daemon bans |
 //! | `/` | a page for people; no script needed |
+//! | `/api/v1/bans` | on the Unix socket only: the ledger; POST hands bans in |
 //!
 //! A large answer is written piece by piece while it is sent: a daemon with 10,000 endpoints has
 //! some 20 MB of metrics and never holds more than a few hundred kilobytes of them. What a client
 //! may cost is bounded by [`Limits`]; a client that is slow, silent or hostile is cut off.
 
+mod bans;
 mod canary;
 mod connection;
 mod content;
@@ -21,13 +23,19 @@ mod metrics;
 mod page;
 mod process;
 mod routes;
+mod socket;
 pub mod status;
 mod text;
 
+pub use crate::engine::{BanResult, BanSource};
+pub use bans::{
+    Accepted, BanQuery, IssueError, IssueReply, MOST_BANS, Submission, SubmittedBan, SubmittedNode,
+};
 pub use canary::{CANARY_HEADER, CanaryBoard};
 pub use connection::{BindError, Limits, bind, serve};
-pub use metrics::{BanResult, BanSource, Metrics, Side, StoreHealth};
+pub use metrics::{LedgerState, Metrics, Side, StoreHealth};
 pub use routes::{Question, Readiness, Refresh, Surface};
+pub use socket::{SocketError, bind_socket, serve_socket};
 
 /// Everything that `/metrics` would answer for this snapshot, piece by piece, without a listener.
 /// For the benchmark, and for whoever wants to look at it.

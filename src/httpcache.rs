@@ -4,9 +4,11 @@
 //! nothing that makes sense: a peer may send any bytes.
 
 mod freshness;
+mod lifetime;
 mod trace;
 mod validator;
 
 pub use freshness::{RETRY_AFTER_LIMIT, age, date, retry_after};
-pub use trace::{CacheKind, cache_kind, tiers, transaction};
+pub use lifetime::lifetime;
+pub use trace::{CacheKind, Tiers, cache_kind, tiers, transaction};
 pub use validator::{EntityTag, http_date, last_modified};

@@ -11,10 +11,12 @@
 //! what was written is there; when the power fails, the last moments may be missing, but the file
 //! is whole (<https://www.sqlite.org/pragma.html#pragma_synchronous>). That is the right bargain
 //! here: a lost record is observed again at the next probe, and the disk of a busy cache host is
-//! spared an `fsync` for each batch.
+//! spared an `fsync` for each batch. What nobody would tell again, a ban that was handed in, is
+//! stored by [`Store::save_durably`], with `synchronous=FULL` for that transaction.
 
 mod fault;
 mod file;
+mod ledger_rows;
 mod pending;
 mod rows;
 mod timeline;
@@ -124,6 +126,24 @@ impl Store {
         for record in records {
             state.pending.add(record);
         }
+        drop(state);
+        self.shared.wake.notify_one();
+    }
+
+    /// Hands over records that nobody would tell again, and has `tell` called once they are on the
+    /// disk, whatever happens to the power then (`true`), or when an attempt to put them there
+    /// failed (`false`; it is repeated, as for all records). Never waits for the disk.
+    pub fn save_durably(&self, records: Vec<Record>, tell: impl FnOnce(bool) + Send + 'static) {
+        let mut state = self.shared.lock();
+        for record in records {
+            state.pending.add(record);
+        }
+        if self.thread.is_none() {
+            drop(state);
+            return tell(false);
+        }
+        state.waiting.push(Box::new(tell));
+        state.urgent = true;
         drop(state);
         self.shared.wake.notify_one();
     }

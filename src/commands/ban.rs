@@ -1,5 +1,6 @@
 //! `purgewatch ban`: bans on one node or all configured ones, at the same time.
 
+mod ledger;
 mod report;
 mod send;
 mod source;
@@ -86,6 +87,10 @@ pub(super) struct Arguments {
     /// rejected ban
     #[arg(long, value_name = "COUNT", default_value_t = 2)]
     retries: u32,
+    /// Do not tell the daemon of this host which nodes took the ban; without this, it delivers the
+    /// ban to the others when they are back
+    #[arg(long)]
+    no_ledger: bool,
     /// Send the bans once more so long after they were taken: a fetch that was under way when they
     /// came can bring back old content
     #[arg(long, value_name = "DURATION", value_parser = limit)]
@@ -164,6 +169,9 @@ impl Arguments {
         };
         document(output, plan, &reports, exit);
         report::failed(&bans, &chosen, plan, &reports);
+        if !self.no_ledger {
+            ledger::tell_daemon(&bans, &chosen, &reports);
+        }
         Ok(exit)
     }
 

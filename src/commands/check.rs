@@ -1,5 +1,6 @@
 //! `purgewatch check`: compare now.
 
+mod explain;
 mod report;
 
 use std::sync::Arc;
@@ -8,13 +9,14 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::{Instant, timeout_at};
 
+pub(super) use self::explain::{Found, explain};
 use self::report::progress;
-pub(super) use self::report::show;
+pub(super) use self::report::{Detail, show};
 use super::Exit;
 use super::output::{Format, Output, complain};
 use super::subject::{Subject, Subjects};
 use crate::clock::{Clock, random_seed};
-use crate::daemon::{Driver, Event, Peers, plan};
+use crate::daemon::{Asked, Driver, Event, Peers, plan};
 use crate::engine::{Engine, Restored, Snapshot};
 use crate::model::parse_duration;
 use crate::systemd::Credentials;
@@ -30,6 +32,10 @@ pub(super) struct Arguments {
     #[command(flatten)]
     subjects: Subjects,
 
+    /// Say why a node serves old content, with the evidence
+    #[arg(long)]
+    explain: bool,
+
     /// The limit of the whole check
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
     timeout: Duration,
@@ -43,12 +49,16 @@ const EXAMPLES: &str = "\
 Examples:
   purgewatch check
   purgewatch check -c purgewatch.toml recommendations --node cache-01
+  purgewatch check --explain recommendations
   purgewatch check --node-http http://127.0.0.1:6081 --origin http://10.0.0.5:8080 \\
       http://rec.example.com/api/v1/recommendations/
 
 Exit status: 0 all fresh; 1 old content was found; 2 usage or configuration; 3 a node or the
 origin did not answer, what they serve cannot be compared, or the node is no cache; 130
 interrupted.";
+
+/// The search for causes gets so long at least, whatever is left of the limit.
+const SHORTEST_SEARCH: Duration = Duration::from_secs(3);
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
     let subject = match Subject::of(&arguments.subjects) {
@@ -66,16 +76,17 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         tokio::select! {
             biased;
             _ = tokio::signal::ctrl_c() => Err(Exit::Interrupted),
-            snapshot = compare(&subject, arguments.timeout) => snapshot,
+            snapshot = compare(&subject, arguments) => snapshot,
         }
     });
     match snapshot {
-        Ok((snapshot, complete)) => {
+        Ok(Compared { snapshot, complete, found }) => {
             if !complete {
                 complain("the limit of --timeout passed before everything was compared");
             }
             let mut output = Output::stdout();
-            show(&mut output, arguments.output, &subject, &snapshot);
+            let detail = Detail::Evidence(&found);
+            show(&mut output, arguments.output, &subject, &snapshot, detail);
             let unreached = if complete { Exit::Done } else { Exit::Unreachable };
             output.finish(exit(&snapshot).max(unreached))
         }
@@ -83,8 +94,16 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     }
 }
 
-/// One round of everything. Returns what is known at the end, and whether all was compared.
-async fn compare(subject: &Subject, limit: Duration) -> Result<(Snapshot, bool), Exit> {
+/// What is known at the end.
+struct Compared {
+    snapshot: Snapshot,
+    /// Whether everything was compared.
+    complete: bool,
+    found: Vec<Found>,
+}
+
+/// One round of everything.
+async fn compare(subject: &Subject, arguments: &Arguments) -> Result<Compared, Exit> {
     let clock = Clock::start();
     let peers =
         Peers::new(&subject.config, &Peers::default(), &Credentials::from_environment(), clock)
@@ -94,19 +113,27 @@ async fn compare(subject: &Subject, limit: Duration) -> Result<(Snapshot, bool),
             })?;
     let mut plan = plan(&subject.config);
     plan.once = true;
+    plan.explain = false;
     let rounds = plan.watches.len();
     let engine = Engine::new(plan, Restored::default(), &[], random_seed(), clock.now());
     let mut driver = Driver::new(engine, Arc::new(peers), clock, None);
-    let deadline = Instant::from_std(clock.instant_of(clock.now() + limit));
+    let end = clock.now() + arguments.timeout;
+    let deadline = Instant::from_std(clock.instant_of(end));
     let mut progress = progress(rounds);
-    loop {
+    let complete = loop {
         match timeout_at(deadline, driver.next()).await {
-            Ok(Event::Idle) => return Ok((driver.snapshot(), true)),
+            Ok(Event::Idle) => break true,
             Ok(Event::Changed { .. }) => progress.advance(),
             Ok(_) => {}
-            Err(_) => return Ok((driver.snapshot(), false)),
+            Err(_) => break false,
         }
-    }
+    };
+    drop(progress);
+    let snapshot = driver.snapshot();
+    let cases = if arguments.explain { driver.cases() } else { Vec::new() };
+    let left = end.since(clock.now()).max(SHORTEST_SEARCH);
+    let found = explain(subject, cases, Asked::OriginToo, left, clock).await;
+    Ok(Compared { snapshot, complete, found })
 }
 
 /// The worst of what was found.

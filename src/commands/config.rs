@@ -6,7 +6,9 @@ use serde::Serialize;
 use super::Exit;
 use super::config_file::{ConfigFile, counted};
 use super::output::{Format, Output};
-use crate::config::{CANARY_VCL, Config, Diagnostic, EXAMPLE, LoadError, Loaded, Position, Report, load};
+use crate::config::{
+    CANARY_VCL, Config, Diagnostic, EXAMPLE, LoadError, Loaded, Position, Report, load,
+};
 use crate::model::HostPort;
 
 /// Check a configuration, or print a commented example.

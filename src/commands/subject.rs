@@ -10,7 +10,8 @@ use super::Exit;
 use super::config_file::ConfigFile;
 use super::output::{Untrusted, complain};
 use crate::config::{
-    Config, Daemon, Endpoint, Node, OnStale, Origin, ServerAddress, Variant, compile_ignore,
+    AdminSettings, Config, Daemon, Endpoint, Node, OnStale, Origin, ServerAddress, Variant,
+    compile_ignore,
 };
 use crate::model::{EndpointName, HttpUrl, NodeName, OriginName, VariantName};
 use crate::verdict::Compare;
@@ -64,6 +65,9 @@ pub(super) struct Subject {
     pub(super) config: Config,
     /// Whether the endpoints have names of their own, or are known by their URLs alone.
     pub(super) named: bool,
+    /// The admin ports of the nodes. A comparison needs none of them, nor a secret; whoever asks
+    /// why a node serves old content does.
+    admins: Vec<(NodeName, AdminSettings)>,
 }
 
 impl Subject {
@@ -73,9 +77,23 @@ impl Subject {
     /// [`Exit::Usage`], after it was said what is wrong.
     pub(super) fn of(arguments: &Subjects) -> Result<Self, Exit> {
         if arguments.node_http.is_empty() {
-            return configured(arguments).map(|config| Self { config, named: true });
+            let mut config = configured(arguments)?;
+            let nodes = config.nodes.iter_mut();
+            let admins =
+                nodes.filter_map(|node| Some((node.name.clone(), node.admin.take()?))).collect();
+            return Ok(Self { config, named: true, admins });
         }
-        given(arguments).map(|config| Self { config, named: false })
+        given(arguments).map(|config| Self { config, named: false, admins: Vec::new() })
+    }
+
+    /// The same configuration with the admin ports of the nodes.
+    pub(super) fn with_admin_ports(&self) -> Config {
+        let mut config = self.config.clone();
+        for node in &mut config.nodes {
+            let found = self.admins.iter().find(|(name, _)| *name == node.name);
+            node.admin = found.map(|(_, settings)| settings.clone());
+        }
+        config
     }
 
     /// The URL of an endpoint.
@@ -122,10 +140,6 @@ fn configured(arguments: &Subjects) -> Result<Config, Exit> {
     config.endpoints.retain(|endpoint| !endpoint.nodes.is_empty());
     if config.endpoints.is_empty() {
         return wrong("none of these endpoints is served by the nodes that --node names");
-    }
-    for node in &mut config.nodes {
-        // A comparison needs no admin port, nor its secret.
-        node.admin = None;
     }
     Ok(config)
 }
@@ -198,7 +212,7 @@ fn given(arguments: &Subjects) -> Result<Config, Exit> {
         });
     }
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let daemon = Daemon { listen, state_dir: PathBuf::new(), remedy_max_rate: 1 };
+    let daemon = Daemon { listen, state_dir: PathBuf::new(), remedy_max_rate: 1, socket: None };
     Ok(Config { daemon, nodes, origins: vec![origin], endpoints })
 }
 

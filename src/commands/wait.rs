@@ -8,11 +8,11 @@ use clap::Args;
 use tokio::time::{Instant, timeout_at};
 
 use super::Exit;
-use super::check::{exit, show};
+use super::check::{Detail, Found, exit, explain, show};
 use super::output::{Format, Output, Untrusted, complain};
 use super::subject::{Subject, Subjects};
 use crate::clock::{Clock, random_seed};
-use crate::daemon::{Driver, Event, Peers, plan};
+use crate::daemon::{Asked, Driver, Event, Peers, plan};
 use crate::engine::{Engine, Restored, Snapshot};
 use crate::model::{format_duration, parse_duration};
 use crate::systemd::Credentials;
@@ -53,6 +53,9 @@ Exit status: 0 all fresh; 1 a node still served old content at the end; 2 usage 
 3 a node or the origin did not answer, what they serve cannot be compared, or the node is no
 cache; 130 interrupted.";
 
+/// So long the end is put off at most to find out why some nodes are not fresh.
+const SEARCH: Duration = Duration::from_secs(4);
+
 /// No pause is shorter: the origin serves users too.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -78,9 +81,10 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     // A name lookup that was given up may hang on in its thread: nobody waits for it.
     runtime.shutdown_background();
     match waited {
-        Ok(Waited { snapshot, took, fresh }) => {
+        Ok(Waited { snapshot, took, fresh, found }) => {
             let mut output = Output::stdout();
-            show(&mut output, arguments.output, &subject, &snapshot);
+            let detail = Detail::Findings(&found);
+            show(&mut output, arguments.output, &subject, &snapshot, detail);
             let took = format_duration(Duration::from_millis(
                 u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             ));
@@ -100,6 +104,8 @@ struct Waited {
     snapshot: Snapshot,
     took: Duration,
     fresh: bool,
+    /// Why the others are not.
+    found: Vec<Found>,
 }
 
 async fn wait(subject: &Subject, arguments: &Arguments) -> Result<Waited, Exit> {
@@ -111,6 +117,7 @@ async fn wait(subject: &Subject, arguments: &Arguments) -> Result<Waited, Exit> 
                 Exit::Secret
             })?;
     let mut plan = plan(&subject.config);
+    plan.explain = false;
     for watch in &mut plan.watches {
         watch.interval = arguments.every.max(SHORTEST_PAUSE);
     }
@@ -132,7 +139,9 @@ async fn wait(subject: &Subject, arguments: &Arguments) -> Result<Waited, Exit> 
         if fresh || is_over || hopeless && all_seen(&snapshot) {
             progress.clear();
             let took = clock.now().since(start);
-            return Ok(Waited { fresh: fresh && !hopeless, snapshot, took });
+            let cases = driver.cases();
+            let found = explain(subject, cases, Asked::NodeOnly, SEARCH, clock).await;
+            return Ok(Waited { fresh: fresh && !hopeless, snapshot, took, found });
         }
         progress.show(subject, &snapshot);
     }

@@ -54,9 +54,7 @@ impl Config {
         match &canary.object {
             CanaryObject::Url(url) => Some(url.clone()),
             CanaryObject::Path(path) => on_host(path),
-            CanaryObject::Served => {
-                on_host(&format!("{SERVED_PATH}{}", node.name.url_segment()))
-            }
+            CanaryObject::Served => on_host(&format!("{SERVED_PATH}{}", node.name.url_segment())),
         }
     }
 }
@@ -69,7 +67,11 @@ fn base(endpoint: &Endpoint) -> String {
 pub(super) fn read(section: &mut Section<'_>, had_admin: bool) -> Option<CanarySettings> {
     for (key, needs, met) in [
         ("canary", "bans through the admin port, and this node has no `admin`", had_admin),
-        ("canary_interval", "is for a `canary`, and this node has none", section.place("canary").is_some()),
+        (
+            "canary_interval",
+            "is for a `canary`, and this node has none",
+            section.place("canary").is_some(),
+        ),
     ] {
         if section.place(key).is_some() && !met {
             let message = format!("`{key}` {needs}");
@@ -128,7 +130,9 @@ pub(super) fn check_hosts(
                 "http://HOST".to_owned(),
             ),
             (Some(one), Some(other)) => (
-                format!("`canary` is a path, and the endpoints of this node are on several hosts: {one}, {other}"),
+                format!(
+                    "`canary` is a path, and the endpoints of this node are on several hosts: {one}, {other}"
+                ),
                 one,
             ),
         };

@@ -48,6 +48,7 @@ pub(super) fn resolve<'t>(
             listen: LISTEN.into(),
             state_dir: STATE_DIR.into(),
             remedy_max_rate: REMEDY_MAX_RATE,
+            socket: None,
         },
     };
     let defaults = top.optional("defaults", |v, f| section("[defaults]", v, f));
@@ -89,11 +90,13 @@ fn daemon(mut section: Section<'_>) -> Daemon {
     });
     let state_dir = section.optional("state_dir", value::absolute_path);
     let rate = section.optional("remedy_max_rate", value::whole(REMEDY_MAX_RATE_RANGE));
+    let socket = section.optional("socket", value::absolute_path);
     section.finish();
     Daemon {
         listen: listen.unwrap_or_else(|| LISTEN.into()),
         state_dir: state_dir.unwrap_or_else(|| STATE_DIR.into()),
         remedy_max_rate: rate.unwrap_or(REMEDY_MAX_RATE),
+        socket,
     }
 }
 

@@ -113,11 +113,7 @@ pub(super) fn warn(
 }
 
 /// Warns of nodes at which a stale endpoint cannot be banned, once for each.
-fn warn_of_remedies(
-    nodes: &[Placed<Node>],
-    endpoints: &[Placed<Endpoint>],
-    findings: &Findings,
-) {
+fn warn_of_remedies(nodes: &[Placed<Node>], endpoints: &[Placed<Endpoint>], findings: &Findings) {
     for Placed { value: node, place } in nodes.iter().filter(|node| node.value.admin.is_none()) {
         let wants = |endpoint: &Endpoint| {
             endpoint.on_stale == OnStale::Ban && endpoint.nodes.contains(&node.name)

@@ -41,8 +41,11 @@ pub(super) const TOP: &str = "the top level";
 
 /// The tables of a configuration and their keys, for telling where a misplaced key belongs.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("[daemon]", &["listen", "state_dir", "remedy_max_rate"]),
-    ("[defaults]", &["interval", "timeout", "max_stale", "body_limit", "compare", "ban_headers", "on_stale"]),
+    ("[daemon]", &["listen", "state_dir", "socket", "remedy_max_rate"]),
+    (
+        "[defaults]",
+        &["interval", "timeout", "max_stale", "body_limit", "compare", "ban_headers", "on_stale"],
+    ),
     (
         "[[node]]",
         &[

@@ -63,6 +63,9 @@ pub struct Daemon {
     pub state_dir: PathBuf,
     /// The most bans a minute that cure what is stale: 1 to 600. Default: 6.
     pub remedy_max_rate: usize,
+    /// The Unix socket for what changes something. Default: in the directory that systemd made for
+    /// the service (`RuntimeDirectory=`), else none.
+    pub socket: Option<PathBuf>,
 }
 
 /// `[[node]]`: one Varnish instance.

@@ -9,16 +9,21 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Peers;
 use super::errands;
+use super::evidence::{Asked, Gatherer};
 use super::journal::chain;
+use super::ledger;
 use crate::admin::AdminError;
 use crate::clock::Clock;
 use crate::engine::{
-    AdminProblem, Engine, Errand, ErrandId, ErrandResult, FetchId, Input, Output, Plan, Record, Side,
-    Snapshot,
+    AdminProblem, BanResult, BanSource, Case, Engine, EntryId, Errand, ErrandId, ErrandResult,
+    EvidenceId, FetchId, Input, Inspection, Issue, Ledger, Miss, News, Output, Plan, Process,
+    Record, Request, Side, Snapshot,
 };
-use crate::expose::{BanSource, Metrics};
+use crate::expose::Metrics;
 use crate::model::{EndpointName, NodeName, VariantName};
-use crate::verdict::{Failure, FetchRequest, Observation, Outcome, Phases, Transition};
+use crate::verdict::{
+    Cause, Explanation, Failure, FetchRequest, Observation, Outcome, Phases, State, Transition,
+};
 
 /// What the rest of the program hears of.
 #[derive(Debug)]
@@ -37,6 +42,21 @@ pub enum Event {
         transition: Transition,
         /// Why, where there is more to say.
         reason: Option<String>,
+        /// The cause, where it is known already.
+        cause: Option<Cause>,
+    },
+    /// The cause of a state was found.
+    Explained {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// Its variant.
+        variant: VariantName,
+        /// The node.
+        node: NodeName,
+        /// The state.
+        state: State,
+        /// The cause, and what it rests on.
+        explanation: Arc<Explanation>,
     },
     /// An admin port was lost or is back.
     AdminChanged {
@@ -81,6 +101,8 @@ pub enum Event {
         /// What came of it.
         result: String,
     },
+    /// Something of the ledger to be counted or told.
+    News(News),
     /// Nothing is under way and nothing will be due: a plan for one round is done.
     Idle,
 }
@@ -92,6 +114,7 @@ pub enum Event {
 pub struct Driver {
     engine: Engine,
     peers: Arc<Peers>,
+    gatherer: Arc<Gatherer>,
     clock: Clock,
     metrics: Option<Arc<Metrics>>,
     tasks: JoinSet<Done>,
@@ -102,8 +125,11 @@ pub struct Driver {
 #[derive(Debug)]
 enum Done {
     Fetched { id: FetchId, side: Side, observation: Observation },
-    Checked { node: NodeName, result: Result<(), AdminProblem> },
     Errand { id: ErrandId, result: ErrandResult },
+    Checked { node: NodeName, result: Result<Option<Process>, AdminProblem> },
+    Inspected { node: NodeName, result: Result<Inspection, Miss> },
+    Delivered { node: NodeName, results: Vec<Result<(), Miss>> },
+    Gathered { id: EvidenceId, explanation: Explanation },
 }
 
 #[derive(Debug, Clone)]
@@ -111,6 +137,9 @@ enum Task {
     Fetch { id: FetchId, side: Side },
     Check(NodeName),
     Errand { id: ErrandId, is_ban: bool },
+    Inspect(NodeName),
+    Deliver(NodeName),
+    Gather(EvidenceId),
 }
 
 impl Driver {
@@ -123,7 +152,8 @@ impl Driver {
         metrics: Option<Arc<Metrics>>,
     ) -> Self {
         let (tasks, under_way) = (JoinSet::new(), HashMap::new());
-        Self { engine, peers, clock, metrics, tasks, under_way }
+        let gatherer = Arc::new(Gatherer::new(Arc::clone(&peers), clock));
+        Self { engine, peers, gatherer, clock, metrics, tasks, under_way }
     }
 
     /// Drives on until there is something to tell.
@@ -164,14 +194,32 @@ impl Driver {
     pub fn replan(&mut self, plan: Plan, peers: Arc<Peers>) {
         self.tasks = JoinSet::new();
         self.under_way.clear();
+        self.gatherer = Arc::new(Gatherer::new(Arc::clone(&peers), self.clock));
         self.peers = peers;
         self.engine.handle(Input::Replan(plan), self.clock.now());
+    }
+
+    /// Takes in bans that were issued; see [`Engine::issue`].
+    pub fn issue(&mut self, issues: Vec<Issue>) -> (Vec<EntryId>, Vec<Record>) {
+        self.engine.issue(issues, self.clock.now())
+    }
+
+    /// What is known of invalidations.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        self.engine.ledger()
     }
 
     /// Everything that is known.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.engine.snapshot(self.clock.now())
+    }
+
+    /// Every node that serves old content now, for a command that gathers the evidence itself.
+    #[must_use]
+    pub fn cases(&self) -> Vec<Case> {
+        self.engine.cases()
     }
 
     /// Everything that is worth storing.
@@ -199,9 +247,21 @@ impl Driver {
                 self.check_admin(node);
                 None
             }
+            Output::Request { node, request } => {
+                self.request(node, request);
+                None
+            }
+            Output::News(news) => Some(Event::News(news)),
+            Output::GatherEvidence { id, case } => {
+                self.gather(id, case);
+                None
+            }
+            Output::Explained { endpoint, variant, node, state, explanation } => {
+                Some(Event::Explained { endpoint, variant, node, state, explanation })
+            }
             Output::Record(record) => Some(Event::Record(record)),
-            Output::Changed { endpoint, variant, node, transition, reason } => {
-                Some(Event::Changed { endpoint, variant, node, transition, reason })
+            Output::Changed { endpoint, variant, node, transition, reason, cause } => {
+                Some(Event::Changed { endpoint, variant, node, transition, reason, cause })
             }
             Output::AdminChanged { node, up, problem } => {
                 Some(Event::AdminChanged { node, up, problem })
@@ -250,7 +310,7 @@ impl Driver {
         let handle = self.tasks.spawn(async move {
             let result = match peer {
                 Some(peer) => peer.check().await,
-                None => return Done::Checked { node, result: Ok(()) },
+                None => return Done::Checked { node, result: Ok(None) },
             };
             Done::Checked { node, result: result.map_err(|error| problem(&error)) }
         });
@@ -264,11 +324,42 @@ impl Driver {
         let (task, clock) = (Task::Errand { id: id.clone(), is_ban }, self.clock);
         let handle = self.tasks.spawn(async move {
             let result = errands::carry_out(errand, source, &peers, metrics.as_ref()).await;
-            let result =
-                result.unwrap_or_else(|| ErrandResult::Fetched(nothing_observed(clock)));
+            let result = result.unwrap_or_else(|| ErrandResult::Fetched(nothing_observed(clock)));
             Done::Errand { id, result }
         });
         self.under_way.insert(handle.id(), task);
+    }
+
+    fn request(&mut self, node: NodeName, request: Request) {
+        let peer = self.peers.admin(&node);
+        let task = match &request {
+            Request::Inspect => Task::Inspect(node.clone()),
+            Request::Deliver(_) => Task::Deliver(node.clone()),
+        };
+        let handle = self.tasks.spawn(async move {
+            match (request, peer) {
+                (Request::Inspect, Some(peer)) => {
+                    Done::Inspected { node, result: ledger::inspect(&peer).await }
+                }
+                (Request::Deliver(bans), Some(peer)) => {
+                    Done::Delivered { node, results: ledger::deliver(&peer, &bans).await }
+                }
+                (Request::Inspect, None) => Done::Inspected { node, result: Err(internal()) },
+                (Request::Deliver(_), None) => {
+                    Done::Delivered { node, results: vec![Err(internal())] }
+                }
+            }
+        });
+        self.under_way.insert(handle.id(), task);
+    }
+
+    fn gather(&mut self, id: EvidenceId, case: Box<Case>) {
+        let gatherer = Arc::clone(&self.gatherer);
+        let handle = self.tasks.spawn(async move {
+            let (_, explanation) = gatherer.gather(&case, Asked::NodeOnly).await;
+            Done::Gathered { id, explanation }
+        });
+        self.under_way.insert(handle.id(), Task::Gather(id));
     }
 
     fn ended(&mut self, ended: Result<(Id, Done), JoinError>) {
@@ -295,6 +386,14 @@ impl Driver {
                     let problem = AdminProblem { reason: "internal", text };
                     Done::Errand { id, result: ErrandResult::Banned(Err(problem)) }
                 }
+                Some(Task::Inspect(node)) => Done::Inspected { node, result: Err(internal()) },
+                Some(Task::Deliver(node)) => {
+                    Done::Delivered { node, results: vec![Err(internal())] }
+                }
+                Some(Task::Gather(id)) => {
+                    let because = format!("the gathering of the evidence itself failed: {error}");
+                    Done::Gathered { id, explanation: Explanation::undetermined(because) }
+                }
             },
         };
         let now = self.clock.now();
@@ -315,6 +414,15 @@ impl Driver {
             Done::Checked { node, result } => {
                 self.engine.handle(Input::AdminChecked { node, result }, now);
             }
+            Done::Inspected { node, result } => {
+                self.engine.handle(Input::Inspected { node, result }, now);
+            }
+            Done::Delivered { node, results } => {
+                self.engine.handle(Input::Delivered { node, results }, now);
+            }
+            Done::Gathered { id, explanation } => {
+                self.engine.handle(Input::Evidence { id, explanation }, now);
+            }
         }
     }
 }
@@ -323,6 +431,11 @@ fn nothing_observed(clock: Clock) -> Observation {
     let now = clock.now();
     let outcome = Outcome::Failed(Failure::Unreachable);
     Observation { started: now, finished: now, phases: Phases::default(), outcome }
+}
+
+/// A task ended without an answer: what it had sent is not known.
+fn internal() -> Miss {
+    Miss { result: BanResult::Unconfirmed, reason: "internal".to_owned() }
 }
 
 fn problem(error: &AdminError) -> AdminProblem {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::Peers;
 use super::journal::chain;
-use crate::admin::{AdminError, Fault, Outcome};
+use super::ledger::miss;
 use crate::ban::{self, Expression, HeaderName};
 use crate::config;
-use crate::engine::{AdminProblem, Errand, ErrandResult, Side};
-use crate::expose::{BanResult, BanSource, Metrics};
+use crate::engine::{AdminProblem, BanResult, BanSource, Errand, ErrandResult, Side};
+use crate::expose::Metrics;
 use crate::model::NodeName;
 use crate::protocol::Command;
 use crate::verdict::Observation;
@@ -62,17 +62,7 @@ async fn send(
     };
     match peer.ban(command).await {
         Ok(()) => (Ok(()), BanResult::Accepted),
-        Err(error) => (problem(error.label(), chain(&error)), result_of(&error)),
-    }
-}
-
-fn result_of(error: &AdminError) -> BanResult {
-    match (error.fault(), error.outcome()) {
-        (Fault::Rejected { .. }, Outcome::NotDone) => BanResult::Rejected,
-        (_, Outcome::Unknown) => BanResult::Unconfirmed,
-        (Fault::Secret, _) => BanResult::Unauthenticated,
-        (Fault::ChildNotRunning, _) => BanResult::CacheStopped,
-        (Fault::Unreachable | Fault::Unreliable, _) => BanResult::Unreachable,
+        Err(error) => (problem(error.label(), chain(&error)), miss(&error).result),
     }
 }
 

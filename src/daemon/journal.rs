@@ -1,6 +1,7 @@
 //! One log line for each change, with the priority that it deserves.
 
 use std::error::Error;
+use std::fmt;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -9,41 +10,66 @@ use tracing::{debug, error, info, warn};
 use crate::config::{LoadError, Report, Severity};
 use crate::engine::TargetSnapshot;
 use crate::model::{EndpointName, NodeName, VariantName, format_duration};
-use crate::verdict::{State, Transition};
+use crate::verdict::{Cause, Explanation, State, Transition};
+
+/// What a line is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subject<'a> {
+    endpoint: &'a EndpointName,
+    variant: &'a VariantName,
+    node: &'a NodeName,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) const fn new(
+        endpoint: &'a EndpointName,
+        variant: &'a VariantName,
+        node: &'a NodeName,
+    ) -> Self {
+        Self { endpoint, variant, node }
+    }
+}
+
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.endpoint)?;
+        if *self.variant != VariantName::default() {
+            write!(f, " ({})", self.variant)?;
+        }
+        write!(f, " at {}", self.node)
+    }
+}
 
 /// A state changed.
 pub(super) fn changed(
-    endpoint: &EndpointName,
-    variant: &VariantName,
-    node: &NodeName,
+    subject: &Subject<'_>,
     transition: &Transition,
     reason: Option<&str>,
+    cause: Option<Cause>,
 ) {
     let (from, to) = (transition.from.label(), transition.to.label());
-    let name = if *variant == VariantName::default() {
-        endpoint.to_string()
-    } else {
-        format!("{endpoint} ({variant})")
-    };
     let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let cause = cause.map(Cause::label);
+    let because = cause.map(|cause| format!(" (cause: {cause})")).unwrap_or_default();
     let (staleness, after) = (seconds(transition.staleness), format_duration(transition.after));
     let text = match transition.to {
         State::Stale => format!(
-            "{name} at {node} is stale, for {} at least{why}",
+            "{subject} is stale, for {} at least{because}{why}",
             format_duration(transition.staleness.unwrap_or_default())
         ),
         State::Fresh if transition.from == State::Stale => format!(
-            "{name} at {node} is fresh again; it had been stale for {} at least",
+            "{subject} is fresh again; it had been stale for {} at least",
             format_duration(transition.staleness.unwrap_or_default())
         ),
         State::Fresh if transition.from != State::Unknown => {
-            format!("{name} at {node} is fresh again, having been {from} for {after}")
+            format!("{subject} is fresh again, having been {from} for {after}")
         }
-        _ => format!("{name} at {node} is {to}{why}"),
+        _ => format!("{subject} is {to}{why}"),
     };
+    let Subject { endpoint, variant, node } = subject;
     let (endpoint, variant, node) = (endpoint.as_str(), variant.as_str(), node.as_str());
     match transition.to {
-        State::Stale => error!(endpoint, variant, node, from, to, staleness, "{text}"),
+        State::Stale => error!(endpoint, variant, node, from, to, staleness, cause, "{text}"),
         State::CacheDown | State::OriginDown | State::Unverifiable => {
             warn!(endpoint, variant, node, from, to, "{text}");
         }
@@ -54,6 +80,15 @@ pub(super) fn changed(
             info!(endpoint, variant, node, from, to, staleness, "{text}");
         }
     }
+}
+
+/// The cause of a state was found. No alarm of its own: that was raised with the state.
+pub(super) fn explained(subject: &Subject<'_>, state: State, explanation: &Explanation) {
+    let (cause, state) = (explanation.cause.label(), state.label());
+    let findings = explanation.findings.join("; ");
+    let Subject { endpoint, variant, node } = subject;
+    let (endpoint, variant, node) = (endpoint.as_str(), variant.as_str(), node.as_str());
+    warn!(endpoint, variant, node, cause, "{subject} is {state}, cause: {cause}: {findings}");
 }
 
 /// A state that was carried over from before a restart, where it is one to know of.

@@ -11,11 +11,13 @@ use tokio::time::timeout;
 use crate::admin;
 use crate::clock::Clock;
 use crate::config::{
-    AdminPlace, AdminSettings, Config, Node, Origin, SecretSettings, ServerAddress,
+    AdminPlace, AdminSettings, BanHeaders, Config, Node, Origin, SecretSettings, ServerAddress,
 };
-use crate::model::{NodeName, OriginName};
-use crate::protocol::Command;
+use crate::engine::Process;
+use crate::model::{EndpointName, NodeName, OriginName};
 use crate::probe::{Destination, Options};
+use crate::protocol::Command;
+use crate::protocol::answer::Pids;
 use crate::systemd::{CredentialError, Credentials};
 
 /// Every node and origin of a configuration, with its connections.
@@ -23,6 +25,7 @@ use crate::systemd::{CredentialError, Credentials};
 pub struct Peers {
     nodes: HashMap<NodeName, NodePeer>,
     origins: HashMap<OriginName, HttpPeer>,
+    ban_headers: HashMap<EndpointName, BanHeaders>,
 }
 
 #[derive(Debug, Clone)]
@@ -91,6 +94,11 @@ impl Peers {
             let http = HttpPeer::new(HttpSettings::of_origin(origin), kept, clock);
             peers.origins.insert(origin.name.clone(), http);
         }
+        for endpoint in &config.endpoints {
+            if let Some(headers) = &endpoint.ban_headers {
+                peers.ban_headers.insert(endpoint.name.clone(), headers.clone());
+            }
+        }
         Ok(peers)
     }
 
@@ -110,6 +118,33 @@ impl Peers {
     #[must_use]
     pub fn admin(&self, name: &NodeName) -> Option<AdminPeer> {
         self.nodes.get(name)?.admin.clone()
+    }
+
+    /// The node with an admin port that is meant: one of that name at that place, or, where the
+    /// name is another, the one at that place. Without a place the name decides.
+    #[must_use]
+    pub fn meant(&self, name: &str, place: Option<&str>) -> Option<&NodeName> {
+        let with_admin = || self.nodes.iter().filter(|(_, node)| node.admin.is_some());
+        let at = |node: &NodePeer| node.admin.as_ref().is_some_and(|a| Some(&*a.place()) == place);
+        let named = || with_admin().find(|(known, _)| known.as_str() == name);
+        let found = match place {
+            None => named(),
+            Some(_) => named()
+                .filter(|(_, node)| at(node))
+                .or_else(|| with_admin().find(|(_, node)| at(node))),
+        };
+        found.map(|(name, _)| name)
+    }
+
+    /// Every node with an admin port.
+    pub fn with_admin(&self) -> impl Iterator<Item = &NodeName> {
+        self.nodes.iter().filter(|(_, node)| node.admin.is_some()).map(|(name, _)| name)
+    }
+
+    /// The header fields that the VCL gives to the objects of an endpoint, for bans to go by.
+    #[must_use]
+    pub fn ban_headers(&self, endpoint: &EndpointName) -> Option<&BanHeaders> {
+        self.ban_headers.get(endpoint)
     }
 
     /// The port of a varnishd that dials in at that address.
@@ -154,16 +189,25 @@ impl AdminPeer {
         Ok(Self { settings: settings.clone(), target, options, shared })
     }
 
-    /// Whether bans would arrive: on a connection of its own, so that a filter that lets no new
+    /// Where it is, as text.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.target.place.to_string()
+    }
+
+    /// Whether bans would arrive, and the processes behind the port, if it tells: on a connection of its own, so that a filter that lets no new
     /// one through is noticed; with a varnishd that dials in, on the one that there is.
     ///
     /// # Errors
     /// [`admin::AdminError`] with the step that failed.
-    pub async fn check(&self) -> Result<(), admin::AdminError> {
-        match &self.shared {
-            Some(client) => client.ping().await,
-            None => admin::check_path(&self.target, &self.options).await.map(drop),
-        }
+    pub async fn check(&self) -> Result<Option<Process>, admin::AdminError> {
+        let client = self.client();
+        client.ping().await?;
+        Ok(client
+            .pids()
+            .await
+            .ok()
+            .map(|Pids { master, worker }| Process { manager: master, worker }))
     }
 
     /// A client for commands. All of a varnishd that dials in share one connection.

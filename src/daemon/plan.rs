@@ -26,6 +26,7 @@ pub fn plan(config: &Config) -> Plan {
         watches: config.endpoints.iter().flat_map(watch_plans).collect(),
         remedy_max_rate: config.daemon.remedy_max_rate,
         once: false,
+        explain: true,
     }
 }
 

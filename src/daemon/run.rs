@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
-use super::{Driver, Event, PeerError, Peers, journal, plan};
+use super::{Driver, Event, PeerError, Peers, journal, ledger, plan};
 use crate::admin::LABELS;
 use crate::clock::{Clock, random_seed};
 use crate::config::{Config, Loaded, load};
 use crate::engine::Engine;
-use crate::expose::{self, BindError, CanaryBoard, Limits, Metrics, Question, Readiness, StoreHealth, Surface};
+use crate::expose::{
+    self, Accepted, BindError, CanaryBoard, IssueReply, Limits, Metrics, Question, Readiness,
+    StoreHealth, Submission, Surface,
+};
 use crate::store::{Fault, Store};
 use crate::systemd::{Credentials, Notifier, Watchdog};
 
@@ -73,7 +76,11 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
     let readiness = Readiness::starting();
     let canaries = CanaryBoard::default();
     let surface = surface(&metrics, &store, asker, readiness.clone(), canaries.clone(), clock);
-    let listener = Listener::start(listener, surface)?;
+    let socket = match ledger::socket_path(config.daemon.socket.as_deref()) {
+        Some(path) => ledger::open_socket(path).await,
+        None => None,
+    };
+    let listener = Listener::start(listener, socket, surface)?;
 
     let mut daemon = Daemon {
         path: path.to_owned(),
@@ -139,7 +146,10 @@ impl Daemon {
                     }
                 }
                 Some(question) = questions.recv() => self.answer(question),
-                _ = housekeeping.tick() => self.tell_problems(),
+                _ = housekeeping.tick() => {
+                    self.tell_problems();
+                    self.metrics.set_ledger(ledger::state(self.driver.ledger()));
+                }
                 event = self.driver.next() => self.take_in(event),
             }
         }
@@ -148,8 +158,13 @@ impl Daemon {
     fn take_in(&self, event: Event) {
         match event {
             Event::Record(record) => self.store.save(vec![record]),
-            Event::Changed { endpoint, variant, node, transition, reason } => {
-                journal::changed(&endpoint, &variant, &node, &transition, reason.as_deref());
+            Event::Changed { endpoint, variant, node, transition, reason, cause } => {
+                let subject = journal::Subject::new(&endpoint, &variant, &node);
+                journal::changed(&subject, &transition, reason.as_deref(), cause);
+            }
+            Event::Explained { endpoint, variant, node, state, explanation } => {
+                let subject = journal::Subject::new(&endpoint, &variant, &node);
+                journal::explained(&subject, state, &explanation);
             }
             Event::AdminChanged { node, up, problem } => {
                 journal::admin_changed(&node, up, problem.as_deref());
@@ -162,16 +177,34 @@ impl Daemon {
             Event::CanaryChanged { node, up, problem } => {
                 journal::canary_changed(&node, up, problem.as_deref());
             }
+            Event::News(news) => ledger::tell(news, &self.metrics),
             Event::Idle => {}
         }
     }
 
-    fn answer(&self, question: Question) {
+    fn answer(&mut self, question: Question) {
         // Whoever asked may have gone meanwhile.
         match question {
             Question::Snapshot(reply) => drop(reply.send(self.driver.snapshot())),
             Question::Alive(reply) => drop(reply.send(())),
+            Question::Issue(submission, reply) => self.issue(submission, reply),
+            Question::Bans(query, reply) => {
+                drop(reply.send(ledger::shown(self.driver.ledger(), query)));
+            }
         }
+    }
+
+    /// Takes bans into the ledger. Whoever handed them in is told once they are on the disk.
+    fn issue(&mut self, submission: Submission, reply: IssueReply) {
+        let (issues, unknown) = match ledger::issues(submission, &self.peers) {
+            Ok(known) => known,
+            Err(fault) => return drop(reply.send(Err(fault))),
+        };
+        let (ids, records) = self.driver.issue(issues);
+        self.store.save_durably(records, move |stored| {
+            let _ = reply.send(Ok(Accepted { ids, stored, unknown }));
+        });
+        self.metrics.set_ledger(ledger::state(self.driver.ledger()));
     }
 
     fn reload(&mut self) {
@@ -290,28 +323,36 @@ fn surface(
 
 /// The HTTP listener, on a thread of its own: writing a large scrape must not hold up a probe.
 struct Listener {
-    stop: oneshot::Sender<()>,
+    stop: watch::Sender<()>,
     ended: oneshot::Receiver<()>,
 }
 
 impl Listener {
-    fn start(listener: TcpListener, surface: Arc<Surface>) -> Result<Self, RunError> {
+    fn start(
+        listener: TcpListener,
+        socket: Option<ledger::Socket>,
+        surface: Arc<Surface>,
+    ) -> Result<Self, RunError> {
         let listener = listener.into_std().map_err(RunError::Thread)?;
+        let socket = socket.map(ledger::Socket::detach).transpose().map_err(RunError::Thread)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(RunError::Thread)?;
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, stopped) = watch::channel(());
         let (end, ended) = oneshot::channel::<()>();
         let serve = async move {
             let listener = match TcpListener::from_std(listener) {
                 Ok(listener) => listener,
                 Err(fault) => return error!("the listener cannot be served: {fault}"),
             };
-            let shutdown = async {
-                let _ = stopped.await;
+            let shutdown = async |mut stopped: watch::Receiver<()>| {
+                let _ = stopped.changed().await;
             };
-            expose::serve(listener, surface, Limits::default(), shutdown).await;
+            let on_socket = ledger::serve(socket, &surface, shutdown(stopped.clone()));
+            let limits = Limits::default();
+            let on_port = expose::serve(listener, Arc::clone(&surface), limits, shutdown(stopped));
+            tokio::join!(on_port, on_socket);
             let _ = end.send(());
         };
         std::thread::Builder::new()

@@ -315,7 +315,9 @@ fn problem(finding: &Finding, plan: &CanaryPlan) -> Option<String> {
         Finding::Proof(Proof::Unprovable(obstacle)) => obstacle.to_string(),
         Finding::NotBanned(problem) => problem.text.clone(),
         Finding::NeverHit { status } => {
-            format!("answered with status {status} and never a hit: the node does not cache it{hint}")
+            format!(
+                "answered with status {status} and never a hit: the node does not cache it{hint}"
+            )
         }
         Finding::Foreign { status } => {
             format!("answered with status {status}, and not by this daemon{hint}")

@@ -179,7 +179,7 @@ mod tests {
         let mut now = start();
         for _ in 0..1_000 {
             seen.showed(Duration::from_secs(2), now);
-            now = now + HOUR;
+            now += HOUR;
         }
         assert!(seen.hours.len() <= usize::try_from(WEEK).unwrap());
         let ServiceLevel { day, week } = seen.level(&[], now);

@@ -1,14 +1,17 @@
 //! What goes into the engine and what comes out of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::admin::AdminProblem;
 use super::errand::{Errand, ErrandId, ErrandResult};
+use super::explain::{Case, EvidenceId};
+use super::ledger::{Inspection, Miss, News, Process, Request};
 use super::plan::Plan;
 use super::record::Record;
 use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName};
 use crate::verdict::proof::Proof;
-use crate::verdict::{FetchRequest, Observation, Transition};
+use crate::verdict::{Cause, Explanation, FetchRequest, Observation, State, Transition};
 
 /// Names one fetch that is under way. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,8 +43,30 @@ pub enum Input {
     AdminChecked {
         /// The node.
         node: NodeName,
-        /// Whether the port let us in and answered.
-        result: Result<(), AdminProblem>,
+        /// Whether the port let us in and answered, and the processes behind it, if it tells.
+        result: Result<Option<Process>, AdminProblem>,
+    },
+    /// The answer to [`Request::Inspect`].
+    Inspected {
+        /// The node.
+        node: NodeName,
+        /// What it said.
+        result: Result<Inspection, Miss>,
+    },
+    /// The answer to [`Request::Deliver`].
+    Delivered {
+        /// The node.
+        node: NodeName,
+        /// What came of each ban that was sent, in order.
+        results: Vec<Result<(), Miss>>,
+    },
+    /// Evidence was gathered, or could not be. Every gathering that was put out must be answered
+    /// once; one whose target is gone is ignored.
+    Evidence {
+        /// Which.
+        id: EvidenceId,
+        /// What it comes to.
+        explanation: Explanation,
     },
     /// An errand ended. Every errand that was put out must be answered once.
     ErrandDone {
@@ -70,8 +95,37 @@ pub enum Output {
         /// When it was due: how late it starts is a measure of overload.
         due: Timestamp,
     },
+    /// Find out why a node serves old content, and report it.
+    GatherEvidence {
+        /// Its name.
+        id: EvidenceId,
+        /// What is known of the case.
+        case: Box<Case>,
+    },
+    /// The cause of a state was found, or another one than before: one line for the log.
+    Explained {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// Its variant.
+        variant: VariantName,
+        /// The node.
+        node: NodeName,
+        /// [`State::Lagging`] or [`State::Stale`].
+        state: State,
+        /// The cause, and what it rests on.
+        explanation: Arc<Explanation>,
+    },
     /// Check this node's admin port: connect, authenticate, ping.
     CheckAdmin(NodeName),
+    /// Ask this node something for the ledger; to be answered once.
+    Request {
+        /// The node.
+        node: NodeName,
+        /// What.
+        request: Request,
+    },
+    /// Something of the ledger to be counted or told.
+    News(News),
     /// Store this.
     Record(Record),
     /// A state changed: one line for the log.
@@ -86,6 +140,8 @@ pub enum Output {
         transition: Transition,
         /// Why, where there is more to say.
         reason: Option<String>,
+        /// The cause, where it is known already.
+        cause: Option<Cause>,
     },
     /// An admin port was lost or is back, or showed itself for the first time.
     AdminChanged {

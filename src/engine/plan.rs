@@ -24,6 +24,9 @@ pub struct Plan {
     /// Whether each watch is for one round only, as in `check`: all are due at once, a confirmed
     /// mismatch is stale at once, and one failure is enough.
     pub once: bool,
+    /// Whether evidence is asked for where a node serves old content. Off for commands, which
+    /// gather it themselves at their end.
+    pub explain: bool,
 }
 
 /// One origin.

@@ -1,5 +1,6 @@
 //! What must survive a restart.
 
+use super::ledger::{Entry, LedgerRecord};
 use crate::model::{EndpointName, NodeName, Timestamp, VariantName};
 use crate::verdict::{HistoryParts, Verdict};
 
@@ -20,6 +21,8 @@ pub enum Record {
         /// Its variant.
         variant: VariantName,
     },
+    /// A ban of the ledger.
+    Ledger(LedgerRecord),
 }
 
 /// What an origin was seen to serve for one endpoint and variant.
@@ -61,4 +64,6 @@ pub struct Restored {
     pub histories: Vec<HistoryRecord>,
     /// Verdicts, in any order.
     pub verdicts: Vec<VerdictRecord>,
+    /// Bans of the ledger, in any order.
+    pub ledger: Vec<Entry>,
 }

@@ -1,5 +1,6 @@
 //! Whole stories, played through the engine in no time.
 
+mod causes;
 mod proving;
 
 use std::collections::BTreeMap;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use super::*;
 use crate::model::{Mark, Version};
 use crate::verdict::{
-    Answer, CacheSigns, Compare, Failure, Outcome, Phases, State, Target, Unversioned, Validators,
+    Answer, CacheSigns, Cause, Compare, Explanation, Failure, Outcome, Phases, State, Target,
+    Unversioned, Validators,
 };
 
 /// What a server answers to one fetch.
@@ -45,6 +47,12 @@ struct World {
     to_fresh: Vec<Duration>,
     records: Vec<Record>,
     admin: Vec<(u64, bool)>,
+    cause: Box<dyn FnMut(&Case) -> Explanation>,
+    cases: Vec<(u64, Case)>,
+    gathering: usize,
+    most_gathering: usize,
+    gather_takes: Duration,
+    explained: Vec<(u64, String, Cause)>,
     latest: Duration,
 }
 
@@ -80,6 +88,7 @@ fn plan(endpoints: usize, nodes: usize) -> Plan {
         watches: (0..endpoints).map(watch).collect(),
         remedy_max_rate: 6,
         once: false,
+        explain: false,
     }
 }
 
@@ -113,6 +122,12 @@ impl World {
             to_fresh: Vec::new(),
             records: Vec::new(),
             admin: Vec::new(),
+            cause: Box::new(|_| Explanation { cause: Cause::NeverPurged, findings: Vec::new() }),
+            cases: Vec::new(),
+            gathering: 0,
+            most_gathering: 0,
+            gather_takes: Duration::from_millis(500),
+            explained: Vec::new(),
             latest: Duration::ZERO,
         }
     }
@@ -141,7 +156,7 @@ impl World {
                         let problem = AdminProblem { reason: "refused", text: "refused".into() };
                         let seconds = self.seconds();
                         let up = (self.admin_up)(seconds);
-                        let result = if up { Ok(()) } else { Err(problem) };
+                        let result = if up { Ok(None) } else { Err(problem) };
                         let input = Input::AdminChecked { node, result };
                         under_way.insert((done_at, number), input);
                     }
@@ -154,7 +169,19 @@ impl World {
                     | Output::CanaryChanged { .. }
                     | Output::Remedied { .. }
                     | Output::Proved { .. } => panic!("nothing of the kind is planned"),
+                    Output::GatherEvidence { id, case } => {
+                        let explanation = (self.cause)(&case);
+                        self.cases.push((self.seconds(), *case));
+                        self.gathering += 1;
+                        self.most_gathering = self.most_gathering.max(self.gathering);
+                        let done_at = self.now + self.gather_takes;
+                        under_way.insert((done_at, number), Input::Evidence { id, explanation });
+                    }
+                    Output::Explained { node, explanation, .. } => {
+                        self.explained.push((self.seconds(), node.to_string(), explanation.cause));
+                    }
                     Output::Record(record) => self.records.push(record),
+                    Output::Request { .. } | Output::News(_) => {}
                     Output::AdminChanged { up, .. } => self.admin.push((self.seconds(), up)),
                 }
             }
@@ -170,6 +197,7 @@ impl World {
                 Some(entry) if entry.key().0 <= self.now => entry.remove(),
                 _ => Input::Tick,
             };
+            self.gathering -= usize::from(matches!(input, Input::Evidence { .. }));
             self.engine.handle(input, self.now);
         }
     }
@@ -272,7 +300,7 @@ fn a_restart_does_not_reset_an_alarm() {
         match record {
             Record::History(record) => restored.histories = vec![record],
             Record::Verdict(record) => restored.verdicts = vec![record],
-            Record::Forget { .. } => panic!("nothing was forgotten"),
+            Record::Forget { .. } | Record::Ledger(_) => panic!("nothing was forgotten"),
         }
     }
     let mut world = World::restored(plan(1, 1), restored, 420, |t, _| shown(blocked(t)), node);
@@ -391,7 +419,7 @@ fn a_fetch_that_takes_its_whole_timeout_is_progress_and_one_that_is_lost_is_not(
     }
     // It should have ended by now; that admin ports are checked all the same hides nothing.
     let node = NodeName::new("n0").unwrap();
-    engine.handle(Input::AdminChecked { node, result: Ok(()) }, at(362));
+    engine.handle(Input::AdminChecked { node, result: Ok(None) }, at(362));
     assert!(!engine.is_progressing(PATIENCE, at(362)));
     let (outcome, phases) = (Outcome::Failed(Failure::Refused), Phases::default());
     let observation = Observation { started: at(1), finished: at(363), phases, outcome };
@@ -479,7 +507,7 @@ fn an_origin_that_goes_back_and_forth_excuses_no_third_version() {
             _ => None,
         });
         let histories = histories.next_back().into_iter().collect();
-        let restored = Restored { histories, verdicts: Vec::new() };
+        let restored = Restored { histories, ..Restored::default() };
         let node = |_: &str, _| shown("old");
         let mut world = World::restored(plan(1, 1), restored, 3_000, origin, node);
         stale_at(&mut world, 100 + 3_600 + 200);

@@ -1,10 +1,11 @@
 //! What the daemon knows at one moment, for metrics, the API and people.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{CanaryState, RemedyState, ServiceLevel};
 use crate::model::{EndpointName, NodeName, Timestamp, VariantName, Version};
-use crate::verdict::{ProbeResult, State};
+use crate::verdict::{Explanation, ProbeResult, State};
 
 /// All that is known, on the program's own time line.
 #[derive(Debug, Clone)]
@@ -52,6 +53,8 @@ pub struct TargetSnapshot {
     pub reason: Option<String>,
     /// What came of the last ban that was to cure the endpoint at this node, if there was one.
     pub remedy: Option<RemedyState>,
+    /// While lagging or stale: why the node serves old content, as soon as that was looked into.
+    pub cause: Option<Arc<Explanation>>,
 }
 
 impl TargetSnapshot {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::explain::Inquiry;
 use super::plan::WatchPlan;
 use super::round::{Finding, Round};
 use super::schedule::Grid;
 use super::{HistoryRecord, VerdictRecord};
 use crate::model::{NodeName, Timestamp, Version};
+use crate::verdict::cause::OriginChange;
 use crate::verdict::{
     Change, Comparison, Condition, Doubt, Fault, FetchRequest, Limits, Observation, OriginHistory,
     ProbeResult, Sight, State, Transition, Verdict,
@@ -53,6 +55,7 @@ pub(super) struct Place {
     pub(super) reason: Option<Reason>,
     /// When the origin changed and this node was not seen to have followed yet.
     pub(super) behind_since: Option<Timestamp>,
+    pub(super) inquiry: Inquiry,
 }
 
 /// Why a state is what it is, where there is more to say.
@@ -106,7 +109,9 @@ impl Watch {
         for node in &plan.nodes {
             let kept = old.iter().position(|place| place.node == *node);
             let place = kept.map(|at| old.swap_remove(at));
-            self.places.push(place.unwrap_or_else(|| Place::new(node.clone(), now)));
+            let mut place = place.unwrap_or_else(|| Place::new(node.clone(), now));
+            place.inquiry.interrupt();
+            self.places.push(place);
         }
         self.plan = plan;
         self.round = None;
@@ -235,6 +240,23 @@ impl Watch {
         planned.min(now + pace.mul_f64(0.9 + 0.2 * jitter))
     }
 
+    /// When the origin went over from `served`, which `place` still serves, to another version.
+    ///
+    /// An answer may have been on its way for as long as a fetch may take: what it shows was so
+    /// then, at the latest.
+    pub(super) fn change_from(&self, served: &Version, place: &Place) -> OriginChange {
+        match self.history.seen(served) {
+            Some(seen) => OriginChange {
+                after: Some(seen.last_seen.earlier_by(self.plan.target.timeout)),
+                before: seen.superseded,
+            },
+            None => OriginChange {
+                after: None,
+                before: place.verdict.mismatch.as_ref().map(|run| run.since),
+            },
+        }
+    }
+
     pub(super) fn history_record(&self) -> HistoryRecord {
         HistoryRecord {
             endpoint: self.plan.endpoint.clone(),
@@ -274,6 +296,7 @@ impl Place {
             probes: [0; ProbeResult::ALL.len()],
             reason: None,
             behind_since: None,
+            inquiry: Inquiry::default(),
         }
     }
 }

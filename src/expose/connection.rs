@@ -12,12 +12,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::Surface;
-use super::routes::Router;
+use super::routes::{Reach, Router};
 use crate::clock::Clock;
 use crate::model::Timestamp;
 
@@ -117,8 +117,50 @@ pub async fn serve(
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
+    serve_on(listener, surface, limits, shutdown).await;
+}
+
+/// Somewhere that clients connect to.
+pub(super) trait Listener {
+    /// What their requests may ask for.
+    const REACH: Reach;
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// The next connection. Cancelling it loses none.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>>;
+}
+
+impl Listener for TcpListener {
+    const REACH: Reach = Reach::Network;
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let (stream, _) = Self::accept(self).await?;
+        // A small answer should not wait for the acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+}
+
+impl Listener for UnixListener {
+    const REACH: Reach = Reach::Host;
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(Self::accept(self).await?.0)
+    }
+}
+
+/// The same on any kind of listener.
+pub(super) async fn serve_on<L: Listener>(
+    listener: L,
+    surface: Arc<Surface>,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) {
     let clock = surface.clock;
-    let router = Arc::new(Router::new(surface, &limits));
+    let router = Arc::new(Router::new(surface, &limits, L::REACH));
     let limits = Arc::new(limits);
     let slots = Arc::new(Semaphore::new(limits.connections));
     let crowded = watch::Sender::new(false);
@@ -151,11 +193,11 @@ pub async fn serve(
 }
 
 /// Accepts the next connection once there is room for it. Cancelling it loses none.
-async fn next_connection(
-    listener: &TcpListener,
+async fn next_connection<L: Listener>(
+    listener: &L,
     slots: &Arc<Semaphore>,
     crowded: &watch::Sender<bool>,
-) -> (TcpStream, OwnedSemaphorePermit) {
+) -> (L::Stream, OwnedSemaphorePermit) {
     loop {
         let room = slots.available_permits() > 0;
         crowded.send_if_modified(|is| std::mem::replace(is, !room) == room);
@@ -164,7 +206,7 @@ async fn next_connection(
             continue;
         };
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, slot),
+            Ok(stream) => return (stream, slot),
             // The peer went away before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             // Out of descriptors or memory: nothing gets better by asking again at once.
@@ -182,9 +224,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self, stream: TcpStream) {
-        // A small answer should not wait for the acknowledgement of the one before.
-        let _ = stream.set_nodelay(true);
+    async fn run(mut self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let io = TokioIo::new(Watched { stream, activity: Arc::clone(&self.activity) });
         let (router, activity) = (Arc::clone(&self.router), Arc::clone(&self.activity));
         let service = service_fn(move |request| {
@@ -301,12 +341,12 @@ impl Drop for Busy {
 }
 
 /// A connection whose activity is noted.
-struct Watched {
-    stream: TcpStream,
+struct Watched<S> {
+    stream: S,
     activity: Arc<Activity>,
 }
 
-impl Watched {
+impl<S> Watched<S> {
     fn note(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match result {
             Poll::Pending => self.activity.blocked(),
@@ -316,7 +356,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -331,7 +371,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

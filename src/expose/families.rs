@@ -6,12 +6,12 @@ use super::content::Steps;
 use super::metrics::Metrics;
 use super::text::{Family, Value, end, label};
 use crate::engine::{AdminState, CanaryState, NodeSnapshot, Snapshot, TargetSnapshot};
-use crate::verdict::{ProbeResult, State};
+use crate::verdict::{Cause, ProbeResult, State};
 
 const ENDPOINTS: Family = Family::gauge("purgewatch_endpoints", "How many endpoints are watched.");
 
 /// Families with one sample, or some, for each endpoint, variant and node.
-const TARGETS: [(Family, Samples); 7] = [
+const TARGETS: [(Family, Samples); 8] = [
     (
         Family::gauge(
             "purgewatch_endpoint_staleness_seconds",
@@ -32,6 +32,13 @@ const TARGETS: [(Family, Samples); 7] = [
             "1 for the state that the endpoint is in at the node, 0 for the others.",
         ),
         Samples::States,
+    ),
+    (
+        Family::gauge(
+            "purgewatch_endpoint_cause",
+            "While the endpoint is lagging or stale at the node: 1 for the cause that was found, 0 for the others.",
+        ),
+        Samples::Causes,
     ),
     (
         Family::gauge(
@@ -68,6 +75,7 @@ const TARGETS: [(Family, Samples); 7] = [
 enum Samples {
     One(fn(&TargetSnapshot, i64) -> Option<Value>),
     States,
+    Causes,
     Results,
 }
 
@@ -180,6 +188,19 @@ fn write_target(
                 label(out, "state", state.label());
                 out.push(b'}');
                 end(out, Value::flag(state == target.state));
+            }
+        }
+        // A fresh endpoint has no cause, and its series would be many.
+        Samples::Causes if !matches!(target.state, State::Lagging | State::Stale) => {}
+        Samples::Causes => {
+            begin(line);
+            let found = target.cause.as_ref().map(|explanation| explanation.cause);
+            for cause in Cause::ALL {
+                out.extend_from_slice(line);
+                out.push(b',');
+                label(out, "cause", cause.label());
+                out.push(b'}');
+                end(out, Value::flag(found == Some(cause)));
             }
         }
         Samples::Results => {

@@ -12,6 +12,7 @@ use prometheus::{
 
 use super::process::Process;
 use super::text::{Family, Value, end, label};
+use crate::engine::{Backlog, BanResult, BanSource};
 use crate::model::{NodeName, OriginName, Timestamp};
 use crate::verdict::proof::Proof;
 use crate::verdict::{Observation, Outcome, Phase, ProbeResult};
@@ -40,36 +41,6 @@ pub enum Side {
     Origin,
 }
 
-/// Who asked for a ban.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BanSource {
-    /// A person or a program, by a command.
-    Command,
-    /// An invalidation event.
-    Event,
-    /// The canary that proves the purge path.
-    Canary,
-    /// The daemon, to cure what is stale.
-    Remedy,
-}
-
-/// What came of a ban at one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BanResult {
-    /// It is on the node's list.
-    Accepted,
-    /// varnishd did not take it: its arguments are wrong.
-    Rejected,
-    /// The node could not be reached, or the connection broke before the ban was sent.
-    Unreachable,
-    /// The node did not accept the secret, or the secret cannot be read.
-    Unauthenticated,
-    /// The node's cache process is not running.
-    CacheStopped,
-    /// It was sent, and the answer was lost or is not one to a ban: it may be on the list or not.
-    Unconfirmed,
-}
-
 /// How storing goes, as the store tells it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoreHealth {
@@ -81,6 +52,16 @@ pub struct StoreHealth {
     pub pending: usize,
     /// Faults by reason; every reason is there from the start.
     pub errors: Vec<(&'static str, u64)>,
+}
+
+/// How the ledger stands, as the daemon tells it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LedgerState {
+    /// What waits for each node with an admin port.
+    pub backlogs: Vec<(NodeName, Backlog)>,
+    /// Bans that were dropped before a node had taken them, by reason; every reason is there from
+    /// the start.
+    pub dropped: Vec<(&'static str, u64)>,
 }
 
 /// What came of a fetch from an origin.
@@ -106,6 +87,7 @@ struct Cells {
     reload: Option<bool>,
     reload_success: Option<Timestamp>,
     store: Option<StoreHealth>,
+    ledger: Option<LedgerState>,
 }
 
 /// The labels of [`Proof`].
@@ -138,6 +120,16 @@ const STORE_PENDING: Family = Family::gauge(
 );
 const STORE_ERRORS: Family =
     Family::counter("purgewatch_store_errors_total", "Faults of the state file, by reason.");
+const LEDGER_PENDING: Family =
+    Family::gauge("purgewatch_ledger_pending", "Bans that the node has not taken and is to get.");
+const LEDGER_OLDEST: Family = Family::gauge(
+    "purgewatch_ledger_oldest_pending_timestamp_seconds",
+    "When the oldest ban that waits for the node was issued; no sample while none waits.",
+);
+const LEDGER_DROPPED: Family = Family::counter(
+    "purgewatch_ledger_dropped_total",
+    "Bans that were dropped before the node had taken them, by reason.",
+);
 const BUILD_INFO: Family =
     Family::gauge("purgewatch_build_info", "Always 1; the labels say what is running.");
 
@@ -292,6 +284,11 @@ impl Metrics {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner).store = Some(health);
     }
 
+    /// Takes over how the ledger stands.
+    pub fn set_ledger(&self, state: LedgerState) {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner).ledger = Some(state);
+    }
+
     /// Writes every family of these; the wall clock is `offset` milliseconds ahead of the line.
     pub(super) fn write(&self, out: &mut Vec<u8>, offset: i64) {
         BUILD_INFO.open(out);
@@ -328,6 +325,9 @@ impl Metrics {
         RELOAD.single(out, cells.reload.map(Value::flag));
         let time = |at| Value::time(at, offset);
         RELOAD_SUCCESS.single(out, cells.reload_success.map(time));
+        if let Some(ledger) = &cells.ledger {
+            write_ledger(out, ledger, offset);
+        }
         let Some(store) = &cells.store else { return };
         STORE_UP.single(out, Some(Value::flag(store.up)));
         STORE_LAST_WRITE.single(out, store.last_write.map(time));
@@ -354,6 +354,31 @@ impl Metrics {
     }
 }
 
+fn write_ledger(out: &mut Vec<u8>, ledger: &LedgerState, offset: i64) {
+    let sample = |out: &mut Vec<u8>, family: &Family, name, text: &str, value| {
+        out.extend_from_slice(family.name.as_bytes());
+        out.push(b'{');
+        label(out, name, text);
+        out.push(b'}');
+        end(out, value);
+    };
+    LEDGER_PENDING.open(out);
+    for (node, Backlog { pending, .. }) in &ledger.backlogs {
+        let pending = Value::Number(u64::try_from(*pending).unwrap_or(u64::MAX));
+        sample(out, &LEDGER_PENDING, "node", node.as_str(), pending);
+    }
+    LEDGER_OLDEST.open(out);
+    for (node, Backlog { oldest, .. }) in &ledger.backlogs {
+        if let Some(oldest) = oldest {
+            sample(out, &LEDGER_OLDEST, "node", node.as_str(), Value::time(*oldest, offset));
+        }
+    }
+    LEDGER_DROPPED.open(out);
+    for (reason, count) in &ledger.dropped {
+        sample(out, &LEDGER_DROPPED, "reason", reason, Value::Number(*count));
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -375,45 +400,6 @@ impl Side {
         match self {
             Self::Cache => "cache",
             Self::Origin => "origin",
-        }
-    }
-}
-
-impl BanSource {
-    const ALL: [Self; 4] = [Self::Command, Self::Event, Self::Canary, Self::Remedy];
-
-    /// The `source` label.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Command => "command",
-            Self::Event => "event",
-            Self::Canary => "canary",
-            Self::Remedy => "remedy",
-        }
-    }
-}
-
-impl BanResult {
-    const ALL: [Self; 6] = [
-        Self::Accepted,
-        Self::Rejected,
-        Self::Unreachable,
-        Self::Unauthenticated,
-        Self::CacheStopped,
-        Self::Unconfirmed,
-    ];
-
-    /// The `result` label.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Rejected => "rejected",
-            Self::Unreachable => "unreachable",
-            Self::Unauthenticated => "unauthenticated",
-            Self::CacheStopped => "cache_stopped",
-            Self::Unconfirmed => "unconfirmed",
         }
     }
 }

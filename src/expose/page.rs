@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::engine::{NodeSnapshot, Snapshot, TargetSnapshot};
 use crate::model::{Timestamp, format_duration};
-use crate::verdict::State;
+use crate::verdict::{Explanation, State};
 
 /// More rows than this are for programs: the API has them all.
 const ROWS: usize = 500;
@@ -26,6 +26,8 @@ td { overflow-wrap: anywhere; }
 .fresh, .up { color: #2e7d32; }
 .unknown { color: #777; }
 .note { color: #777; }
+.cause td { padding-left: 2rem; }
+.cause ul { margin: .2rem 0; padding-left: 1.2rem; }
 ";
 
 /// The order of the rows: what needs a person first.
@@ -168,12 +170,27 @@ fn write_targets(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
             Escaped(target.reason.as_deref().unwrap_or_default()),
             Escaped(target.remedy.as_ref().map_or("", |remedy| &remedy.result)),
         )?;
+        if let Some(explanation) = &target.cause {
+            write_cause(page, explanation)?;
+        }
     }
     page.push_str("</table>\n");
     let left_out = targets.len().saturating_sub(ROWS);
     if left_out > 0 {
         writeln!(page, "<p class=\"note\">{left_out} more are not shown.</p>")?;
     }
+    Ok(())
+}
+
+/// A row of its own below the endpoint's, since its sentences are long.
+fn write_cause(page: &mut String, explanation: &Explanation) -> std::fmt::Result {
+    let cause = explanation.cause.label();
+    write!(page, "<tr class=\"cause\"><td colspan=\"11\"><span class=\"state\">{cause}</span>")?;
+    page.push_str("<ul>");
+    for finding in &explanation.findings {
+        write!(page, "<li>{}", Escaped(finding))?;
+    }
+    page.push_str("</ul>\n");
     Ok(())
 }
 

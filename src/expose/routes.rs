@@ -1,5 +1,7 @@
 //! From a request to an answer.
 
+mod bans;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,12 +14,13 @@ use http::{HeaderName, Method, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::bans::{BanQuery, IssueReply, Submission};
 use super::connection::Busy;
 use super::content::{Chunks, Content};
 use super::families::Families;
 use super::{CANARY_HEADER, CanaryBoard, Limits, Metrics, page, status};
 use crate::clock::Clock;
-use crate::engine::Snapshot;
+use crate::engine::{Entry, Snapshot};
 
 /// What the listener asks the daemon's loop.
 #[derive(Debug)]
@@ -26,6 +29,10 @@ pub enum Question {
     Snapshot(oneshot::Sender<Snapshot>),
     /// Whether the loop still runs. Cheap, and answered at once.
     Alive(oneshot::Sender<()>),
+    /// Take these bans into the ledger; to be answered once they are stored.
+    Issue(Submission, IssueReply),
+    /// What is in the ledger.
+    Bans(BanQuery, oneshot::Sender<Vec<Entry>>),
 }
 
 /// Whether the daemon does what it is there for. Copies share the state.
@@ -87,9 +94,19 @@ pub(super) type Held = (Busy, Option<OwnedSemaphorePermit>);
 
 type Answer = Response<Content<Held>>;
 
+/// How far a listener can be reached from, and so what it may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The network: nothing can be changed.
+    Network,
+    /// Whoever may connect on this host.
+    Host,
+}
+
 /// Answers the requests of every connection.
 pub(super) struct Router {
     surface: Arc<Surface>,
+    reach: Reach,
     readers: Arc<Semaphore>,
     engine_limit: Duration,
     /// The snapshot of those who came last, as long as one of them still reads it, so that many
@@ -107,9 +124,10 @@ const SHARED_MILLIS: u128 = 250;
 struct NotNow;
 
 impl Router {
-    pub(super) fn new(surface: Arc<Surface>, limits: &Limits) -> Self {
+    pub(super) fn new(surface: Arc<Surface>, limits: &Limits, reach: Reach) -> Self {
         Self {
             surface,
+            reach,
             readers: Arc::new(Semaphore::new(limits.readers)),
             engine_limit: limits.engine,
             latest: Mutex::new(Weak::new()),
@@ -122,6 +140,9 @@ impl Router {
         request: Request<Incoming>,
         busy: Busy,
     ) -> Result<Answer, Infallible> {
+        if self.reach == Reach::Host && request.uri().path() == "/api/v1/bans" {
+            return Ok(self.bans(request, busy).await);
+        }
         let method = request.method();
         if method != Method::GET && method != Method::HEAD {
             let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n", busy);

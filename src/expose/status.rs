@@ -12,7 +12,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::content::Steps;
-use crate::engine::{AdminState, CanaryState, NodeSnapshot, STEPS, Snapshot, TargetSnapshot, Window};
+use crate::engine::{
+    AdminState, CanaryState, NodeSnapshot, STEPS, Snapshot, TargetSnapshot, Window,
+};
 use crate::model::Timestamp;
 use crate::verdict::ProbeResult;
 
@@ -71,6 +73,14 @@ pub struct Target<'a> {
     /// The last ban that was to cure it, if there was one since the daemon started; the same for
     /// all variants.
     pub remedy: Option<Remedy<'a>>,
+    /// While lagging or stale: why the node serves old content; `null` as long as nobody knows.
+    /// `never_purged`, `purge_undelivered`, `ban_missed_it`, `raced_fill`, `grace`, `variant_only`,
+    /// `upstream`, `undetermined`.
+    #[serde(default)]
+    pub cause: Option<Cow<'a, str>>,
+    /// What the cause rests on, the strongest first, and last what to do: sentences for people.
+    #[serde(default)]
+    pub findings: Vec<Cow<'a, str>>,
 }
 
 /// A ban of the daemon on what was stale.
@@ -160,6 +170,10 @@ impl<'a> Target<'a> {
                 last: time(remedy.last),
                 cured: remedy.cured,
                 result: remedy.result.as_str().into(),
+            }),
+            cause: target.cause.as_ref().map(|explanation| explanation.cause.label().into()),
+            findings: target.cause.as_ref().map_or_else(Vec::new, |explanation| {
+                explanation.findings.iter().map(|finding| finding.as_str().into()).collect()
             }),
         }
     }

@@ -27,7 +27,36 @@ pub enum CacheKind {
 #[must_use]
 pub fn transaction(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     let (_, last) = transaction_lines(headers).last()?;
-    let mut ids = last.split(u8::is_ascii_whitespace).filter(|id| !id.is_empty());
+    ids(last)
+}
+
+/// What an answer tells of caches and proxies behind the one that was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tiers {
+    /// How many there are: lines of `X-Varnish` and `X-Vinyl`, or entries of `Via`, without those
+    /// of the one that was asked. A proxy that is no cache adds to `Via` as well.
+    pub behind: usize,
+    /// Whether the tier right behind had the answer in its cache: two ids on the last line but
+    /// one. `None` where there is no such line.
+    pub hit: Option<bool>,
+}
+
+/// The tiers behind the one that was asked, as far as they left traces.
+#[must_use]
+pub fn tiers(headers: &HeaderMap) -> Tiers {
+    let lines: Vec<_> = transaction_lines(headers).collect();
+    let entries =
+        headers.get_all(VIA).iter().flat_map(|line| line.as_bytes().split(|&b| b == b','));
+    let entries = entries.filter(|entry| !entry.trim_ascii().is_empty()).count();
+    let hit = match lines.as_slice() {
+        [.., (_, inner), _] => ids(inner).map(|(_, fetch)| fetch.is_some()),
+        _ => None,
+    };
+    Tiers { behind: lines.len().max(entries).saturating_sub(1), hit }
+}
+
+fn ids(line: &[u8]) -> Option<(u64, Option<u64>)> {
+    let mut ids = line.split(u8::is_ascii_whitespace).filter(|id| !id.is_empty());
     let number = |id: &[u8]| -> Option<u64> {
         let digits = id.iter().all(u8::is_ascii_digit);
         std::str::from_utf8(id).ok().filter(|_| digits)?.parse().ok()
@@ -38,12 +67,6 @@ pub fn transaction(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
         None => None,
     };
     ids.next().is_none().then_some((request, fetch))
-}
-
-/// How many caches left a line of [`transaction`]: two or more where one stands behind another.
-#[must_use]
-pub fn tiers(headers: &HeaderMap) -> usize {
-    transaction_lines(headers).count()
 }
 
 /// Whether the answer came through Varnish or Vinyl Cache, as far as it tells: by the header of
@@ -122,6 +145,19 @@ mod tests {
         assert_eq!(cache_kind(&mixed), Some(CacheKind::Vinyl));
         let broken = headers(&[("x-varnish", "11 3"), ("x-varnish", "odd")]);
         assert_eq!(transaction(&broken), None, "an inner tier does not speak for the outer one");
+    }
+
+    #[test]
+    fn tiers_behind_are_counted() {
+        let one = headers(&[("x-varnish", "7 3"), ("via", "1.1 varnish (Varnish/7.1)")]);
+        assert_eq!(tiers(&one), Tiers { behind: 0, hit: None });
+        let two = headers(&[("x-varnish", "11 3"), ("x-varnish", "7 5")]);
+        assert_eq!(tiers(&two), Tiers { behind: 1, hit: Some(true) });
+        let missed = headers(&[("x-varnish", "11"), ("x-varnish", "7 5")]);
+        assert_eq!(tiers(&missed), Tiers { behind: 1, hit: Some(false) });
+        let list = headers(&[("x-varnish", "7"), ("via", "1.1 cdn, 1.1 cache-01 (Varnish/9.0)")]);
+        assert_eq!(tiers(&list), Tiers { behind: 1, hit: None });
+        assert_eq!(tiers(&HeaderMap::new()), Tiers::default());
     }
 
     #[test]

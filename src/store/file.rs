@@ -98,7 +98,7 @@ fn start_anew(directory: &Path, path: PathBuf, refusal: &Refusal) -> Opened {
         _ => read_untouched(&kept_as),
     };
     let mut problems = skipped(&kept_as, &read);
-    let restored = read.found.histories.len() + read.found.verdicts.len();
+    let restored = rows::count(&read.found);
     let fault = refusal.fault;
     problems.push(Problem::MovedAside { path: path.clone(), fault, kept_as, restored });
     let connection = match connect(directory, &path) {
@@ -156,6 +156,9 @@ fn connect(directory: &Path, path: &Path) -> Result<Connection, Refusal> {
     } else {
         // Takes the lock, and shows now whether the file may be written to.
         connection.execute_batch("BEGIN IMMEDIATE; COMMIT;")?;
+        if layout < LAYOUT {
+            rows::migrate(&connection, layout)?;
+        }
     }
     Ok(connection)
 }
@@ -198,6 +201,9 @@ fn prepare(directory: &Path, path: &Path) -> Result<(), Refusal> {
             if let Err(error) = options.open(path) {
                 return refuse(fault_of(error.kind()), &error);
             }
+            // The name of the file has to survive a loss of power like what is in it. A file
+            // system that cannot do that is no reason not to use it.
+            let _ = fs::File::open(directory).and_then(|directory| directory.sync_all());
         }
     }
     match fs::OpenOptions::new().read(true).write(true).open(path) {

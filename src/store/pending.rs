@@ -2,14 +2,25 @@
 //! of names however long the disk is away.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 
-use crate::engine::{HistoryRecord, Record, VerdictRecord};
+use crate::engine::{Entry, EntryId, HistoryRecord, LedgerRecord, Record, VerdictRecord};
 use crate::model::{EndpointName, NodeName, VariantName};
 
 /// What waits, by endpoint and variant.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     groups: BTreeMap<(EndpointName, VariantName), Group>,
+    ledger: BTreeMap<EntryId, Change>,
+}
+
+/// What waits for one entry of the ledger.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// To be written. `first`: it is not in the file yet, so that forgetting it costs nothing.
+    Put { entry: Entry, first: bool },
+    /// To be removed.
+    Remove,
 }
 
 /// What waits for one endpoint and variant. Written in this order.
@@ -38,6 +49,17 @@ impl Pending {
                 let group = Group { forget: true, ..Group::default() };
                 self.groups.insert((endpoint, variant), group);
             }
+            Record::Ledger(LedgerRecord::Put { entry, first }) => {
+                let first = first || self.is_first(entry.id);
+                self.ledger.insert(entry.id, Change::Put { entry, first });
+            }
+            Record::Ledger(LedgerRecord::Remove(id)) => {
+                if self.is_first(id) {
+                    self.ledger.remove(&id);
+                } else {
+                    self.ledger.insert(id, Change::Remove);
+                }
+            }
         }
     }
 
@@ -63,6 +85,22 @@ impl Pending {
                 group.verdicts.entry(node).or_insert(verdict);
             }
         }
+        for (id, old) in older.ledger {
+            match (old, self.ledger.entry(id)) {
+                (old, Slot::Vacant(slot)) => drop(slot.insert(old)),
+                // It never was in the file.
+                (Change::Put { first: true, .. }, Slot::Occupied(mut slot)) => match slot.get_mut()
+                {
+                    Change::Put { first, .. } => *first = true,
+                    Change::Remove => drop(slot.remove()),
+                },
+                (_, Slot::Occupied(_)) => {}
+            }
+        }
+    }
+
+    fn is_first(&self, id: EntryId) -> bool {
+        matches!(self.ledger.get(&id), Some(Change::Put { first: true, .. }))
     }
 
     /// Takes everything out.
@@ -74,15 +112,19 @@ impl Pending {
         self.groups.iter().map(|((endpoint, variant), group)| (endpoint, variant, group))
     }
 
+    pub(super) fn ledger(&self) -> impl Iterator<Item = (EntryId, &Change)> {
+        self.ledger.iter().map(|(id, change)| (*id, change))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.groups.is_empty()
+        self.groups.is_empty() && self.ledger.is_empty()
     }
 
     /// How many records wait.
     pub(super) fn len(&self) -> usize {
         let in_group =
             |g: &Group| usize::from(g.forget) + usize::from(g.history.is_some()) + g.verdicts.len();
-        self.groups.values().map(in_group).sum()
+        self.groups.values().map(in_group).sum::<usize>() + self.ledger.len()
     }
 }
 

@@ -1,19 +1,20 @@
 //! The layout of the file, and records to and from its rows.
 //!
-//! Layout 1: a table of histories and one of verdicts, both with an implicit row number, which is
-//! what a damaged file is searched by. Times are milliseconds of the wall clock since the Unix
+//! A table of histories and one of verdicts, both with an implicit row number, and one of the
+//! ledger by its own numbers: that is what a damaged file is searched by. Layout 1 had no ledger. Times are milliseconds of the wall clock since the Unix
 //! epoch, versions the text of [`Version`], a history one JSON object.
 
 use rusqlite::{Connection, ErrorCode, Row, Statement, params};
 use serde::{Deserialize, Serialize};
 
+use super::ledger_rows;
 use super::pending::Pending;
-use crate::engine::{HistoryRecord, Record, Restored, VerdictRecord};
+use crate::engine::{HistoryRecord, LedgerRecord, Record, Restored, VerdictRecord};
 use crate::model::{EndpointName, NodeName, Timestamp, VariantName, Version};
 use crate::verdict::{HistoryParts, Mismatch, Seen, State, Verdict};
 
 /// The number of this layout, kept in `user_version`.
-pub(super) const LAYOUT: i64 = 1;
+pub(super) const LAYOUT: i64 = 2;
 
 /// What marks the file as ours, kept in `application_id`: "pwst".
 pub(super) const APPLICATION: i64 = 0x7077_7374;
@@ -59,9 +60,19 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
              recorded INTEGER NOT NULL,
              UNIQUE (endpoint, variant, node)
          ) STRICT;
+         {ledger}
          PRAGMA application_id = {APPLICATION};
          PRAGMA user_version = {LAYOUT};
-         COMMIT;"
+         COMMIT;",
+        ledger = ledger_rows::TABLE,
+    ))
+}
+
+/// Brings a file of an earlier layout up to this one, in one step; its records are kept.
+pub(super) fn migrate(connection: &Connection, from: i64) -> rusqlite::Result<()> {
+    let ledger = if from < 2 { ledger_rows::TABLE } else { "" };
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {ledger} PRAGMA user_version = {LAYOUT}; COMMIT;"
     ))
 }
 
@@ -89,7 +100,17 @@ pub(super) fn read(connection: &Connection) -> Read {
         verdicts.extend(record);
         parses
     });
-    read.found = Restored { histories, verdicts };
+    let mut ledger = Vec::new();
+    // A file of layout 1 that may not be written to has none.
+    if connection.table_exists(None, "ledger").unwrap_or(true) {
+        read_table(connection, ledger_rows::QUERY, &mut read, |row| {
+            let entry = ledger_rows::entry_of(row);
+            let parses = entry.is_some();
+            ledger.extend(entry);
+            parses
+        });
+    }
+    read.found = Restored { histories, verdicts, ledger };
     read
 }
 
@@ -153,10 +174,18 @@ fn scan(
     Ok(())
 }
 
+/// How many records these are.
+pub(super) fn count(restored: &Restored) -> usize {
+    restored.histories.len() + restored.verdicts.len() + restored.ledger.len()
+}
+
 /// Everything that was read, as records to be written.
 pub(super) fn records(restored: &Restored) -> Vec<Record> {
     let histories = restored.histories.iter().cloned().map(Record::History);
-    histories.chain(restored.verdicts.iter().cloned().map(Record::Verdict)).collect()
+    let verdicts = restored.verdicts.iter().cloned().map(Record::Verdict);
+    let ledger = restored.ledger.iter().cloned();
+    let ledger = ledger.map(|entry| Record::Ledger(LedgerRecord::Put { entry, first: false }));
+    histories.chain(verdicts).chain(ledger).collect()
 }
 
 /// Writes what waits, with times moved from the program's line to the wall clock, which is
@@ -224,14 +253,14 @@ pub(super) fn write(
             ])?;
         }
     }
-    Ok(())
+    ledger_rows::write(connection, pending, wall)
 }
 
 fn to_stored(at: Timestamp) -> i64 {
     i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn from_stored(milliseconds: i64) -> Option<Timestamp> {
+pub(super) fn from_stored(milliseconds: i64) -> Option<Timestamp> {
     u64::try_from(milliseconds).ok().map(Timestamp::from_millis)
 }
 
@@ -377,6 +406,7 @@ mod tests {
                 },
             }],
             verdicts: vec![verdict("a", State::Stale, Some(run)), verdict("b", State::Fresh, None)],
+            ledger: ledger_rows::tests::samples(),
         }
     }
 
@@ -436,6 +466,7 @@ mod tests {
         let endpoint = EndpointName::new("api").unwrap();
         pending.add(Record::Forget { endpoint, variant: VariantName::default() });
         write(&connection, &pending, 0).unwrap();
-        assert_eq!(read(&connection).found, Restored::default());
+        let left = Restored { ledger: sample().ledger, ..Restored::default() };
+        assert_eq!(read(&connection).found, left);
     }
 }

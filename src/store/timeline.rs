@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::engine::{HistoryRecord, Record, Restored, VerdictRecord};
+use crate::engine::{Entry, HistoryRecord, Record, Restored, Standing, VerdictRecord};
 use crate::model::{EndpointName, Timestamp, VariantName};
 
 /// What [`bring_to_line`] had to move back.
@@ -57,6 +57,10 @@ pub(super) fn bring_to_line(restored: &mut Restored, now: Timestamp, offset: i64
             moved.records.push(Record::Verdict(verdict.clone()));
         }
     }
+    // A ban is no earlier than the ones before it; what lies in the future is of now.
+    for entry in &mut restored.ledger {
+        each_ledger_time(entry, &mut |at| *at = (*at).min(now));
+    }
     let furthest = latest.values().map(|at| at.since(now)).max();
     moved.furthest = furthest.filter(|by| *by >= WORTH_TELLING);
     moved
@@ -74,6 +78,9 @@ pub(super) fn shift_all(restored: &mut Restored, milliseconds: i64) {
     for verdict in &mut restored.verdicts {
         each_verdict_time(verdict, &mut shift);
     }
+    for entry in &mut restored.ledger {
+        each_ledger_time(entry, &mut shift);
+    }
 }
 
 fn each_time(history: &mut HistoryRecord, visit: &mut impl FnMut(&mut Timestamp)) {
@@ -83,6 +90,18 @@ fn each_time(history: &mut HistoryRecord, visit: &mut impl FnMut(&mut Timestamp)
         seen.superseded.iter_mut().for_each(&mut *visit);
     }
     history.parts.returns.iter_mut().for_each(visit);
+}
+
+fn each_ledger_time(entry: &mut Entry, visit: &mut impl FnMut(&mut Timestamp)) {
+    visit(&mut entry.issued);
+    for standing in entry.nodes.values_mut() {
+        match standing {
+            Standing::Taken { at } | Standing::Rejected { at, .. } | Standing::Void { at, .. } => {
+                visit(at);
+            }
+            Standing::Pending(_) => {}
+        }
+    }
 }
 
 fn each_verdict_time(record: &mut VerdictRecord, visit: &mut impl FnMut(&mut Timestamp)) {
@@ -151,6 +170,7 @@ mod tests {
         let mut restored = Restored {
             histories: vec![history("a", 6_000, 9_000)],
             verdicts: vec![verdict("a", 6_000, 9_000)],
+            ledger: vec![],
         };
         let before = restored.clone();
         let moved = bring_to_line(&mut restored, at(9_000), 0);
@@ -164,6 +184,7 @@ mod tests {
         let mut restored = Restored {
             histories: vec![history("a", 6_000, 8_990), history("b", 100, 3_000)],
             verdicts: vec![verdict("a", 6_000, 9_000), verdict("b", 100, 3_000)],
+            ledger: vec![],
         };
         let untouched = (restored.histories[1].clone(), restored.verdicts[1].clone());
         let moved = bring_to_line(&mut restored, at(4_000), 0);
@@ -181,7 +202,8 @@ mod tests {
 
     #[test]
     fn the_offset_of_the_wall_clock_is_taken_off() {
-        let mut restored = Restored { histories: vec![], verdicts: vec![verdict("a", 700, 800)] };
+        let verdicts = vec![verdict("a", 700, 800)];
+        let mut restored = Restored { verdicts, ..Restored::default() };
         bring_to_line(&mut restored, at(600), 300_000);
         assert_eq!(restored.verdicts[0].verdict.stale_since, Some(at(400)));
         assert_eq!(restored.verdicts[0].recorded, at(500));

@@ -26,6 +26,9 @@ const STEP_MILLIS: u64 = 1_000;
 /// Problems that nobody asked for; the oldest go first.
 const PROBLEMS_KEPT: usize = 32;
 
+/// Called with whether it is stored.
+pub(super) type OnStored = Box<dyn FnOnce(bool) + Send>;
+
 /// What the thread shares with the handle.
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -40,6 +43,8 @@ pub(super) struct State {
     writing: usize,
     /// Somebody waits: no gathering, no pause.
     pub(super) urgent: bool,
+    /// Who is to be told once everything that waits now is on the disk, or could not be put there.
+    pub(super) waiting: Vec<OnStored>,
     closing: bool,
     up: bool,
     last_write: Option<Timestamp>,
@@ -53,6 +58,7 @@ impl Shared {
             pending,
             writing: 0,
             urgent: false,
+            waiting: Vec::new(),
             closing: false,
             up,
             last_write: None,
@@ -146,8 +152,9 @@ impl Writer {
         let mut told = self.told;
         loop {
             let pause = if failures == 0 { BATCH } else { pause_after(failures, &mut random) };
-            let Some(batch) = self.next_batch(pause, failures > 0) else { return };
-            let result = self.attempt(&batch, &mut told);
+            let Some((batch, waiting)) = self.next_batch(pause, failures > 0) else { return };
+            let result = self.attempt(&batch, !waiting.is_empty(), &mut told);
+            let is_stored = result.is_ok();
             let mut state = self.shared.lock();
             state.writing = 0;
             let closing = state.closing;
@@ -171,7 +178,11 @@ impl Writer {
                 }
             }
             let ends = closing && (state.pending.is_empty() || failures > 0);
+            // Who came meanwhile and will not be served.
+            let late = if ends { std::mem::take(&mut state.waiting) } else { Vec::new() };
             drop(state);
+            waiting.into_iter().for_each(|tell| tell(is_stored));
+            late.into_iter().for_each(|tell| tell(false));
             self.shared.attempts.send_modify(|attempts| *attempts = attempts.wrapping_add(1));
             if ends {
                 return;
@@ -183,7 +194,7 @@ impl Writer {
     ///
     /// After a failure the wait is for `pause`, whatever comes; otherwise for the first record and
     /// then for `pause` more, so that others can join it.
-    fn next_batch(&self, pause: Duration, failed: bool) -> Option<Pending> {
+    fn next_batch(&self, pause: Duration, failed: bool) -> Option<(Pending, Vec<OnStored>)> {
         let idle = |state: &mut State| {
             !failed && state.pending.is_empty() && !state.closing && !state.urgent
         };
@@ -192,23 +203,30 @@ impl Writer {
         let (mut state, _) =
             unpoisoned(self.shared.wake.wait_timeout_while(state, pause, gathering));
         state.urgent = false;
-        if state.closing && state.pending.is_empty() {
+        let waiting = std::mem::take(&mut state.waiting);
+        if state.closing && state.pending.is_empty() && waiting.is_empty() {
             return None;
         }
         let batch = state.pending.take();
         state.writing = batch.len();
-        Some(batch)
+        Some((batch, waiting))
     }
 
     /// Opens the file where it is not open, and writes `batch` to it.
-    fn attempt(&mut self, batch: &Pending, told: &mut Option<Fault>) -> Result<(), Problem> {
+    /// With `durable`, it is on the disk when this returns, also if the power fails then.
+    fn attempt(
+        &mut self,
+        batch: &Pending,
+        durable: bool,
+        told: &mut Option<Fault>,
+    ) -> Result<(), Problem> {
         self.rescue_if_vanished(told);
         if self.connection.is_none() {
             self.reopen(told)?;
         }
         let offset = self.clock.wall_offset();
         let Some(connection) = &self.connection else { return Ok(()) };
-        match write(connection, batch, self.offset, offset) {
+        match write(connection, batch, durable, self.offset, offset) {
             Ok(moved) => {
                 if moved {
                     self.offset = offset;
@@ -240,7 +258,7 @@ impl Writer {
         };
         let mut found = rows::read(&connection).found;
         timeline::shift_all(&mut found, self.offset.saturating_neg());
-        let restored = found.histories.len() + found.verdicts.len();
+        let restored = rows::count(&found);
         let path = self.directory.join(FILE_NAME);
         let mut state = self.shared.lock();
         state.pending.add_older(rows::records(&found));
@@ -276,12 +294,21 @@ impl Writer {
 fn write(
     connection: &Connection,
     batch: &Pending,
+    durable: bool,
     stored_offset: i64,
     offset: i64,
 ) -> rusqlite::Result<bool> {
     let stepped = stored_offset.abs_diff(offset) > STEP_MILLIS;
-    if batch.is_empty() && !stepped {
+    if batch.is_empty() && !stepped && !durable {
         return Ok(false);
+    }
+    if durable {
+        // The log is synced at the end of the transaction, with all that was in it before
+        // (https://www.sqlite.org/pragma.html#pragma_synchronous).
+        connection.execute_batch("PRAGMA synchronous = FULL;")?;
+        let written = write(connection, batch, false, stored_offset, offset);
+        connection.execute_batch("PRAGMA synchronous = NORMAL;")?;
+        return written;
     }
     let transaction = connection.unchecked_transaction()?;
     if stepped {
@@ -331,10 +358,10 @@ mod tests {
             let verdicts = rows::read(&connection).found.verdicts;
             verdicts.iter().map(|v| v.recorded.as_millis()).collect::<Vec<_>>()
         };
-        write(&connection, &batch("a", 10_000), 0, 0).unwrap();
-        write(&connection, &batch("b", 20_000), 0, 999).unwrap();
+        write(&connection, &batch("a", 10_000), false, 0, 0).unwrap();
+        write(&connection, &batch("b", 20_000), true, 0, 999).unwrap();
         assert_eq!(recorded(), [10_000, 20_999], "an adjustment is no step");
-        write(&connection, &batch("c", 30_000), 999, 3_600_999).unwrap();
+        write(&connection, &batch("c", 30_000), false, 999, 3_600_999).unwrap();
         assert_eq!(recorded(), [3_610_000, 3_620_999, 3_630_999]);
     }
 

@@ -134,10 +134,22 @@ impl OriginHistory {
         self.seen.last()
     }
 
+    /// What is remembered of `version`; `None` when it was never seen, or too long ago.
+    #[must_use]
+    pub fn seen(&self, version: &Version) -> Option<&Seen> {
+        self.seen.iter().find(|seen| seen.version == *version)
+    }
+
+    /// Whether the origin was seen to serve more than one version.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.seen.len() > 1
+    }
+
     /// When `version` was superseded; `None` when it is the current one or was never seen.
     #[must_use]
     pub fn superseded(&self, version: &Version) -> Option<Timestamp> {
-        self.seen.iter().find(|seen| seen.version == *version)?.superseded
+        self.seen(version)?.superseded
     }
 
     /// Whether the origin went back and forth of late and has not stopped that since: what it says

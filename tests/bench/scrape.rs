@@ -12,9 +12,11 @@ use super::support::buffer::{self, fetch};
 use super::support::ratio::{Pairs, Target};
 use purgewatch::clock::Clock;
 use purgewatch::engine::{AdminState, NodeSnapshot, ServiceLevel, Snapshot, TargetSnapshot};
-use purgewatch::expose::{CanaryBoard, Limits, Metrics, Question, Readiness, Surface, bind, scrape, serve};
+use purgewatch::expose::{
+    CanaryBoard, Limits, Metrics, Question, Readiness, Surface, bind, scrape, serve,
+};
 use purgewatch::model::{EndpointName, Mark, NodeName, OriginName, VariantName, Version};
-use purgewatch::verdict::State;
+use purgewatch::verdict::{Explanation, State};
 use tokio::sync::mpsc;
 
 const TARGETS: usize = 10_000;
@@ -73,6 +75,7 @@ fn snapshot(clock: Clock) -> Snapshot {
             }),
             reason: None,
             remedy: None,
+            cause: (n % 100 == 0).then(|| Arc::new(Explanation::undetermined("no admin port"))),
         })
         .collect();
     let admin = AdminState {
@@ -81,7 +84,12 @@ fn snapshot(clock: Clock) -> Snapshot {
         failures: vec![("refused", 0), ("timeout", 0)],
         problem: None,
     };
-    let nodes = vec![NodeSnapshot { node, admin: Some(admin), canary: None, level: ServiceLevel::default() }];
+    let nodes = vec![NodeSnapshot {
+        node,
+        admin: Some(admin),
+        canary: None,
+        level: ServiceLevel::default(),
+    }];
     Snapshot { taken: now, targets, nodes, endpoints: TARGETS }
 }
 
@@ -112,6 +120,7 @@ fn serve_snapshots(clock: Clock, snapshot: Snapshot) -> SocketAddr {
                     match question {
                         Question::Snapshot(reply) => drop(reply.send(snapshot.clone())),
                         Question::Alive(reply) => drop(reply.send(())),
+                        Question::Issue(..) | Question::Bans(..) => {}
                     }
                 }
             };

@@ -99,8 +99,10 @@ fn a_blocked_admin_port_shows() {
     let origin = origin();
     let varnishd = Varnishd::in_front_of(origin.address);
     let filter = Filter::start(varnishd.admin);
-    let config = config(&varnishd, origin.address, ICON)
-        .replace(&format!("admin = \"{}\"", varnishd.admin), &format!("admin = \"{}\"", filter.address));
+    let config = config(&varnishd, origin.address, ICON).replace(
+        &format!("admin = \"{}\"", varnishd.admin),
+        &format!("admin = \"{}\"", filter.address),
+    );
     let daemon = Daemon::start(&config);
     wait_until_up(&daemon);
     filter.block();
@@ -280,9 +282,7 @@ fn a_reload_keeps_what_is_known_of_a_canary_that_did_not_change() {
     let proven = last_proven(&daemon);
     varnishd.adm(&["stop"]);
     daemon.reload(&(slow.clone() + &endpoint("further", ICON, "")));
-    daemon.wait("it was read again", || {
-        daemon.metric("purgewatch_endpoints", &[]) == Some(2.0)
-    });
+    daemon.wait("it was read again", || daemon.metric("purgewatch_endpoints", &[]) == Some(2.0));
     // The wall clock moves against the daemon's own by a millisecond now and then.
     let kept = last_proven(&daemon).unwrap() - proven.unwrap();
     assert!(kept.abs() < 0.1, "kept");

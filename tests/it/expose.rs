@@ -11,11 +11,11 @@ use purgewatch::clock::Clock;
 use purgewatch::engine::{AdminState, NodeSnapshot, ServiceLevel, Snapshot, TargetSnapshot};
 use purgewatch::expose::status::Document;
 use purgewatch::expose::{
-    BanResult, BanSource, BindError, CanaryBoard, Limits, Metrics, Question, Readiness, StoreHealth, Surface,
-    bind, serve,
+    BanResult, BanSource, BindError, CanaryBoard, Limits, Metrics, Question, Readiness,
+    StoreHealth, Surface, bind, serve,
 };
 use purgewatch::model::{EndpointName, Mark, NodeName, OriginName, VariantName, Version};
-use purgewatch::verdict::State;
+use purgewatch::verdict::{Cause, Explanation, State};
 use tokio::sync::{mpsc, oneshot};
 
 /// A listener with a daemon's loop behind it, on a thread of its own; ended when dropped.
@@ -84,6 +84,7 @@ impl Listener {
                                 drop(reply.send(snapshot));
                             }
                             Question::Alive(reply) => drop(reply.send(())),
+                            Question::Issue(..) | Question::Bans(..) => unreachable!("on a port"),
                         }
                     }
                 };
@@ -193,6 +194,12 @@ fn snapshot(targets: usize) -> Snapshot {
         origin_version: version("\"v2\""),
         remedy: None,
         reason: Some("the node says <b>\"no\"</b>\u{1b}[31m".to_owned()),
+        cause: (State::ALL[n % 7] == State::Stale).then(|| {
+            Arc::new(Explanation {
+                cause: Cause::BanMissedIt,
+                findings: vec!["the ban \"<i>\", misses".to_owned()],
+            })
+        }),
     };
     let admin = AdminState {
         up: Some(false),
@@ -210,8 +217,12 @@ fn snapshot(targets: usize) -> Snapshot {
                 canary: None,
                 level: ServiceLevel::default(),
             },
-            NodeSnapshot { node: node("cache-02"), admin: None, canary: None,
-                level: ServiceLevel::default() },
+            NodeSnapshot {
+                node: node("cache-02"),
+                admin: None,
+                canary: None,
+                level: ServiceLevel::default(),
+            },
             NodeSnapshot {
                 node: node("cache-03"),
                 admin: Some(AdminState::default()),
@@ -254,6 +265,11 @@ fn promtool_finds_no_fault_with_the_metrics() {
     let states = samples(text, "purgewatch_endpoint_state");
     assert_eq!(states.len(), 14 * 7);
     assert_eq!(states.iter().filter(|line| line.ends_with(" 1")).count(), 14);
+    let causes = samples(text, "purgewatch_endpoint_cause");
+    // Of the 14, two are stale with a known cause and two lag with none that is known yet.
+    assert_eq!(causes.len(), 4 * 8, "none where nothing is old: {causes:?}");
+    let found: Vec<_> = causes.into_iter().filter(|line| line.ends_with(" 1")).collect();
+    assert!(found.len() == 2 && found.iter().all(|line| line.contains("\"ban_missed_it\"")));
     assert_eq!(samples(text, "purgewatch_probes_total").len(), 14 * 7);
     assert_eq!(samples(text, "purgewatch_endpoint_max_stale_seconds").len(), 14);
     assert_eq!(samples(text, "purgewatch_endpoint_object_age_seconds").len(), 12);
@@ -303,6 +319,9 @@ fn the_status_document_says_what_the_snapshot_says() {
     let stale = &document.targets[3];
     assert_eq!((stale.staleness_seconds, stale.max_stale_seconds), (Some(61.5), 60.0));
     assert_eq!(stale.probes["ok"], 5);
+    assert_eq!(stale.cause.as_deref(), Some("ban_missed_it"));
+    assert_eq!(stale.findings, ["the ban \"<i>\", misses"]);
+    assert_eq!(document.targets[1].cause, None);
     assert_eq!(stale.node_version.as_deref(), Some("200 etag:\"<script>alert('n')</script>\""));
     assert_eq!(document.targets[0].last_probe, None);
     let admin = document.nodes[0].admin.as_ref().unwrap();
@@ -324,10 +343,16 @@ fn the_page_shows_what_is_wrong_first_and_nothing_as_markup() {
     assert!(answer.head.contains("content-security-policy: default-src 'none'; style-src 'self'"));
     assert!(answer.head.contains("x-content-type-options: nosniff"));
     let page = &answer.body;
-    assert!(!page.contains("<script") && !page.contains("<b>") && !page.contains('\u{1b}'));
+    assert!(
+        !page.contains("<script")
+            && !page.contains("<b>")
+            && !page.contains("<i>")
+            && !page.contains('\u{1b}')
+    );
     assert!(page.contains("&lt;script&gt;alert(&#39;"));
     let place = |state: &str| page.find(&format!("<td class=\"state {state}\">")).unwrap();
     assert!(place("stale") < place("cache_down") && place("cache_down") < place("lagging"));
+    assert!(page.contains("<li>the ban &quot;&lt;i&gt;&quot;, misses"));
     assert!(page.contains("200 more are not shown"), "it is bounded");
     assert_eq!(listener.get("/style.css").status, 200);
 }

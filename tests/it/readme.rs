@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -111,22 +113,39 @@ struct Exported {
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// The metrics of a daemon that has seen a fresh endpoint.
+/// The metrics of a daemon that has seen a fresh endpoint, and then an old one: only that one has
+/// a cause. It has a ban for a node that is not there as well.
 fn scraped() -> BTreeMap<String, Exported> {
     let origin = Origin::start();
     origin.serve("/", Response::ok("one").header("Cache-Control", "max-age=3600"));
     let varnishd = Varnishd::in_front_of(origin.address);
-    let node = peers(&varnishd, origin.address)
-        .replace("[[origin]]", "canary = \"/\"\ncanary_interval = \"1s\"\n[[origin]]");
-    let config = QUICK.to_owned() + &node + &endpoint("rec", "/", "");
+    let socket = varnishd.dir().join("socket");
+    let canary = "canary = \"/\"\ncanary_interval = \"1s\"\n[[origin]]";
+    let away =
+        "[[node]]\nname = \"away\"\nhttp = \"http://127.0.0.1:1\"\nadmin = \"127.0.0.1:2\"\n";
+    let config = format!(
+        "socket = \"{}\"\n{QUICK}{}{away}{}",
+        socket.display(),
+        peers(&varnishd, origin.address).replacen("[[origin]]", canary, 1),
+        endpoint("rec", "/", "nodes = [\"cache-01\"]")
+    );
     let daemon = Daemon::start(&config);
     daemon.wait_for_state("rec", "fresh");
+    let ban = "{\"bans\": [{\"expression\": \"obj.http.x == 1\"}]}";
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    let head = "POST /api/v1/bans HTTP/1.0\r\nContent-Length";
+    write!(stream, "{head}: {}\r\n\r\n{ban}", ban.len()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 202 "), "{answer}");
     daemon.wait("the canary is proven", || {
         daemon.metric("purgewatch_canary_last_proven_timestamp_seconds", &[]).is_some()
     });
     daemon.wait("something is stored", || {
         daemon.metric("purgewatch_store_last_write_timestamp_seconds", &[]).is_some()
     });
+    origin.serve("/", Response::ok("two"));
+    daemon.wait("it has a cause", || daemon.metric("purgewatch_endpoint_cause", &[]).is_some());
     exported(&daemon.metrics())
 }
 
@@ -220,6 +239,14 @@ fn every_state_is_documented() {
     let documented = rows(&section(&readme(), "### States"), "state");
     let documented = set(documented.iter().map(|row| row[0].trim_matches('`').to_owned()));
     assert_eq!(documented, set(State::ALL.map(|state| state.label().to_owned())));
+}
+
+#[test]
+fn every_cause_is_documented() {
+    use purgewatch::verdict::Cause;
+    let documented = rows(&section(&readme(), "### Causes"), "cause");
+    let documented = set(documented.iter().map(|row| row[0].trim_matches('`').to_owned()));
+    assert_eq!(documented, set(Cause::ALL.map(|cause| cause.label().to_owned())));
 }
 
 #[test]

@@ -8,7 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use purgewatch::clock::Clock;
-use purgewatch::engine::{HistoryRecord, Record, Restored, VerdictRecord};
+use purgewatch::engine::{
+    BanSource, BanText, Entry, EntryId, HistoryRecord, LedgerRecord, PendingBan, Record, Restored,
+    Standing, VerdictRecord,
+};
 use purgewatch::model::{EndpointName, Mark, NodeName, Timestamp, VariantName, Version};
 use purgewatch::store::{FILE_NAME, Fault, Problem, Store};
 use purgewatch::verdict::{HistoryParts, Mismatch, Seen, State, Verdict};
@@ -187,12 +190,102 @@ async fn other_files_of_that_name_are_put_aside() {
 }
 
 #[tokio::test]
+async fn a_file_of_the_first_layout_keeps_its_records_and_gets_a_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), alarms(3, Clock::start().now())).await;
+    let earlier = Connection::open(dir.path().join(FILE_NAME)).unwrap();
+    earlier.execute_batch("DROP TABLE ledger; PRAGMA user_version = 1;").unwrap();
+    drop(earlier);
+    let (store, restored, problems) = Store::open(dir.path(), Clock::start());
+    assert_eq!((numbers(&restored), problems), (vec![0, 1, 2], vec![]));
+    let entry = ban(7, Clock::start().now());
+    let (tell, told) = std::sync::mpsc::channel();
+    let record = LedgerRecord::Put { entry: entry.clone(), first: true };
+    store.save_durably(vec![Record::Ledger(record)], move |stored| tell.send(stored).unwrap());
+    assert!(told.recv_timeout(LIMIT).unwrap());
+    store.close(LIMIT).await.unwrap();
+    let (store, restored, problems) = Store::open(dir.path(), Clock::start());
+    assert_eq!((numbers(&restored), problems), (vec![0, 1, 2], vec![]));
+    assert_eq!(restored.ledger.len(), 1);
+    // Times move with the clock of each opening, by a millisecond at most: names and kinds stay.
+    let kinds = |entry: &Entry| {
+        let kind = |standing: &_| std::mem::discriminant(standing);
+        entry
+            .nodes
+            .iter()
+            .map(|(node, standing)| (node.clone(), kind(standing)))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(restored.ledger[0].id, entry.id);
+    assert_eq!(kinds(&restored.ledger[0]), kinds(&entry));
+    store.save(vec![Record::Ledger(LedgerRecord::Remove(entry.id))]);
+    store.close(LIMIT).await.unwrap();
+    assert_eq!(Store::open(dir.path(), Clock::start()).1.ledger, []);
+}
+
+/// What is told is on the disk: a copy of the files, as a process that was killed leaves them, has
+/// it.
+#[tokio::test]
+async fn a_ban_is_stored_before_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::start();
+    let (store, _, _) = Store::open(dir.path(), clock);
+    for number in 1..=50 {
+        let (tell, told) = std::sync::mpsc::channel();
+        let copy = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().to_owned(), copy.path().to_owned());
+        let entry = ban(number, clock.now());
+        let record = Record::Ledger(LedgerRecord::Put { entry, first: true });
+        store.save_durably(vec![record], move |stored| {
+            // At this very moment.
+            for file in fs::read_dir(&from).unwrap() {
+                let file = file.unwrap();
+                fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            }
+            tell.send(stored).unwrap();
+        });
+        assert!(told.recv_timeout(LIMIT).unwrap());
+        let (_copy, restored, _) = Store::open(copy.path(), clock);
+        let numbers: Vec<u64> = restored.ledger.iter().map(|entry| entry.id.number()).collect();
+        assert_eq!(numbers, (1..=number).collect::<Vec<_>>());
+    }
+    // Where it cannot be stored, that is said, at once and not in the end.
+    fs::remove_dir_all(dir.path()).unwrap();
+    fs::write(dir.path(), b"in the way").unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let record = LedgerRecord::Put { entry: ban(51, clock.now()), first: true };
+    store.save_durably(vec![Record::Ledger(record)], move |stored| tell.send(stored).unwrap());
+    assert!(!told.recv_timeout(LIMIT).unwrap());
+    fs::remove_file(dir.path()).unwrap();
+    fs::create_dir(dir.path()).unwrap();
+    store.close(LIMIT).await.unwrap();
+    let (_store, restored, _) = Store::open(dir.path(), clock);
+    assert_eq!(restored.ledger.len(), 51, "it was tried again");
+}
+
+/// A ban that waits for one node and was taken by another.
+fn ban(number: u64, now: Timestamp) -> Entry {
+    let node = |name: &str| NodeName::new(name).unwrap();
+    Entry {
+        id: EntryId::new(number),
+        ban: BanText::new("obj.http.x == 1").unwrap(),
+        source: BanSource::Event,
+        issued: now,
+        nodes: [
+            (node("a"), Standing::Pending(PendingBan::default())),
+            (node("b"), Standing::Rejected { at: Timestamp::EPOCH, reason: "rejected".into() }),
+        ]
+        .into(),
+    }
+}
+
+#[tokio::test]
 async fn a_later_layout_is_kept_and_what_is_known_of_it_taken_over() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), alarms(3, Clock::start().now())).await;
     let later = Connection::open(dir.path().join(FILE_NAME)).unwrap();
     later
-        .execute_batch("ALTER TABLE verdict ADD COLUMN mood TEXT; PRAGMA user_version = 2;")
+        .execute_batch("ALTER TABLE verdict ADD COLUMN mood TEXT; PRAGMA user_version = 3;")
         .unwrap();
     drop(later);
     let (store, restored, problems) = Store::open(dir.path(), Clock::start());

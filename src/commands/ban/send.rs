@@ -406,6 +406,19 @@ impl Failure {
         }
     }
 
+    /// The admin client's error, where it is one.
+    pub(super) const fn error(&self) -> Option<&AdminError> {
+        match self {
+            Self::Admin(error) | Self::Withheld(error) => Some(error),
+            Self::Unknown(_) | Self::Ended(_) | Self::NotSent { .. } => None,
+        }
+    }
+
+    /// Whether the node's varnishd does not know such a ban.
+    pub(super) const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Unknown(_))
+    }
+
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Admin(error) | Self::Withheld(error) => match error.fault() {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::super::output::{Format, Output, Untrusted, stdout_takes_colour};
 use super::super::subject::Subject;
+use super::explain::{EvidenceDocument, Found};
 use crate::engine::{Snapshot, TargetSnapshot};
 use crate::model::{VariantName, format_duration};
 use crate::verdict::State;
@@ -33,6 +34,27 @@ struct Line<'a> {
     node_version: Option<String>,
     origin_version: Option<String>,
     reason: Option<&'a str>,
+    /// Why the node serves old content, where that was asked for.
+    cause: Option<&'static str>,
+    findings: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<EvidenceDocument>,
+}
+
+/// How much is shown of what was found out.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::commands) enum Detail<'a> {
+    /// The causes, and what they rest on.
+    Findings(&'a [Found]),
+    /// The evidence as well.
+    Evidence(&'a [Found]),
+}
+
+impl<'a> Detail<'a> {
+    fn of(self, target: &TargetSnapshot) -> Option<&'a Found> {
+        let (Self::Findings(found) | Self::Evidence(found)) = self;
+        found.iter().find(|found| found.is_about(target))
+    }
 }
 
 pub(in crate::commands) fn show(
@@ -40,21 +62,30 @@ pub(in crate::commands) fn show(
     format: Format,
     subject: &Subject,
     snapshot: &Snapshot,
+    detail: Detail<'_>,
 ) {
     match format {
         Format::Json => {
-            let results = snapshot.targets.iter().map(|target| line(subject, target)).collect();
+            let targets = snapshot.targets.iter();
+            let results = targets.map(|target| line(subject, target, detail)).collect();
             output.json(&Document { schema: SCHEMA, results });
         }
         Format::Human => {
             let colour = stdout_takes_colour();
             output.text(table(subject, snapshot, colour));
+            let targets = snapshot.targets.iter();
+            for (target, found) in targets.filter_map(|t| Some((t, detail.of(t)?))) {
+                let name = name(subject, target);
+                output.text(found.text(&name, matches!(detail, Detail::Evidence(_))));
+            }
             output.line(summary(snapshot));
         }
     }
 }
 
-fn line<'a>(subject: &Subject, target: &'a TargetSnapshot) -> Line<'a> {
+fn line<'a>(subject: &Subject, target: &'a TargetSnapshot, detail: Detail<'a>) -> Line<'a> {
+    let found = detail.of(target);
+    let explanation = found.map(|found| &found.explanation);
     Line {
         endpoint: target.endpoint.as_str(),
         url: subject.url(&target.endpoint),
@@ -65,6 +96,12 @@ fn line<'a>(subject: &Subject, target: &'a TargetSnapshot) -> Line<'a> {
         node_version: target.node_version.as_ref().map(ToString::to_string),
         origin_version: target.origin_version.as_ref().map(ToString::to_string),
         reason: target.reason.as_deref(),
+        cause: explanation.map(|explanation| explanation.cause.label()),
+        findings: explanation.map(|e| e.findings.as_slice()).unwrap_or_default(),
+        evidence: match detail {
+            Detail::Evidence(_) => found.and_then(Found::document),
+            Detail::Findings(_) => None,
+        },
     }
 }
 
@@ -113,10 +150,7 @@ fn table(subject: &Subject, snapshot: &Snapshot, colour: bool) -> String {
     }
     for target in &snapshot.targets {
         if let Some(reason) = &target.reason {
-            let mut name = subject.title(&target.endpoint);
-            if target.variant != VariantName::default() {
-                name = format!("{name} ({})", target.variant);
-            }
+            let name = name(subject, target);
             let (node, state, reason) = (&target.node, target.state.label(), Untrusted(reason));
             text.push_str(&format!("{name} at {node}: {state}: {reason}\n"));
         } else if let Some(status) = failure_status(target) {
@@ -127,6 +161,15 @@ fn table(subject: &Subject, snapshot: &Snapshot, colour: bool) -> String {
         }
     }
     text
+}
+
+/// What a target is called in front of people.
+fn name(subject: &Subject, target: &TargetSnapshot) -> String {
+    let title = subject.title(&target.endpoint);
+    if target.variant == VariantName::default() {
+        return title;
+    }
+    format!("{title} ({})", target.variant)
 }
 
 /// The status that node and origin agree on, when it is that of an error.

@@ -49,6 +49,7 @@ pub(super) fn of(config: &Config, job: &str, least: Duration) -> Vec<Alert> {
     let mut alerts = vec![stale(least)];
     alerts.extend(purge_path(config, least));
     alerts.extend(canary(config, least));
+    alerts.extend(bans_pending(config, least));
     alerts.push(not_probed(config, least));
     alerts.push(nothing_probed(slowest, least));
     alerts.push(unknown(slowest, least));
@@ -122,11 +123,33 @@ fn canary(config: &Config, least: Duration) -> Option<Alert> {
         wait: intervals(2, slowest, least),
         severity: Severity::Critical,
         summary: "Bans do not work at {{ $labels.node }}".to_owned(),
-        description: "The canary of the node {{ $labels.node }} was banned, and that did not prove \
+        description:
+            "The canary of the node {{ $labels.node }} was banned, and that did not prove \
                       that a ban takes effect there: bans sent to it now may do nothing. The \
                       status page and the log name the reason."
-            .to_owned(),
+                .to_owned(),
         runbook: "runbook-canary-failed",
+    })
+}
+
+/// Bans that nodes have missed for some minutes. A node that is back gets them within moments, so
+/// this is one that stays away, refuses the secret, or has no cache process.
+fn bans_pending(config: &Config, least: Duration) -> Option<Alert> {
+    config.nodes.iter().find(|node| node.admin.is_some())?;
+    let overdue = (least * 5).as_secs();
+    Some(Alert {
+        name: "PurgewatchBansPending",
+        expression: format!(
+            "time() - purgewatch_ledger_oldest_pending_timestamp_seconds > {overdue}"
+        ),
+        wait: least,
+        severity: Severity::Critical,
+        summary: "{{ $labels.node }} has missed bans".to_owned(),
+        description: "The node {{ $labels.node }} has not taken bans that were issued up to \
+                      {{ $value | humanizeDuration }} ago: it may serve what they were to remove. \
+                      They are delivered when it can be reached."
+            .to_owned(),
+        runbook: "runbook-bans-pending",
     })
 }
 

@@ -103,7 +103,7 @@ impl Cluster {
                 let observation = self.fetch(&side);
                 Some(Input::Fetched { id, observation })
             }
-            Output::CheckAdmin(node) => Some(Input::AdminChecked { node, result: Ok(()) }),
+            Output::CheckAdmin(node) => Some(Input::AdminChecked { node, result: Ok(None) }),
             Output::Errand { id, errand: Errand::Fetch { side, .. } } => {
                 let result = ErrandResult::Fetched(self.fetch(&side));
                 Some(Input::ErrandDone { id, result })
@@ -144,7 +144,8 @@ impl Cluster {
         self.fetches += 1;
         let fetches = self.fetches;
         let current = self.canary.clone().or_else(|| self.origin.clone());
-        let current = current.map(|text| if self.flaps { format!("{text} {fetches}") } else { text });
+        let current =
+            current.map(|text| if self.flaps { format!("{text} {fetches}") } else { text });
         let failed = Outcome::Failed(Failure::Timeout(crate::verdict::Phase::FirstByte));
         let outcome = match side {
             Side::Origin(_) => current.map_or(failed, |text| answer(&text, None)),

@@ -125,7 +125,9 @@ impl Serving {
             is_varnish: answer.cache.is_varnish,
             age: answer.cache.age,
             date: headers.and_then(httpcache::date),
-            tiers: headers.map_or(0, httpcache::tiers),
+            // A proxy that is no cache adds to `Via` too: only a line of `X-Varnish` counts.
+            tiers: headers
+                .map_or(0, |headers| 1 + usize::from(httpcache::tiers(headers).hit.is_some())),
         }
     }
 

@@ -231,7 +231,6 @@ async fn the_matcher_and_varnishd_agree() {
     assert_eq!(run.varnishd.adm(&["pid"]), pid, "the cache process lived through it");
     // The comparison was worth something: both answers often enough, few cases left out.
     let tally = &run.tally;
-    println!("{tally:?}");
     let cases = OBJECTS * BANS;
     assert!(tally.hit_by_ban > cases / 10 && tally.spared > cases / 10, "{tally:?}");
     assert!(tally.too_close < cases / 50, "{tally:?}");

@@ -8,4 +8,5 @@ pub mod faulty;
 pub mod fleet;
 pub mod origin;
 pub mod prometheus;
+pub mod relay;
 pub mod varnish;

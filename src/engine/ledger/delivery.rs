@@ -1,0 +1,346 @@
+//! How bans that a node has missed get there.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{
+    BanResult, EntryId, Evidence, Inspection, Ledger, LedgerOutput, Miss, Needless, News, Pending,
+    Process, Request, Standing,
+};
+use crate::model::{NodeName, Timestamp};
+
+/// The pause after an attempt that failed; it doubles with each one, up to the last.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+
+/// So many bans are handed over at a time.
+const AT_A_TIME: usize = 256;
+
+/// A ban that costs a node its cache process so often in a row is not sent there again.
+const LOSSES: u8 = 3;
+
+/// A node, and what waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    pub(super) configured: bool,
+    /// Oldest first.
+    pub(super) pending: BTreeSet<EntryId>,
+    /// The processes that were last seen there; `None` also where of two that were seen at the
+    /// same time nobody can tell which is the later one.
+    pub(super) last: Option<Process>,
+    /// When that was known.
+    last_known: Moment,
+    request: Under,
+    failures: u32,
+    next_attempt: Timestamp,
+    /// When the check of its admin port began that is under way.
+    checked: Option<Begun>,
+}
+
+/// Counts what happened, to tell what was before what.
+type Moment = u64;
+
+/// When a look at a node began.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    /// The latest ban that had been issued: of later ones the look says nothing.
+    up_to: EntryId,
+    at: Moment,
+}
+
+/// What is being asked of a node.
+#[derive(Debug, Default)]
+enum Under {
+    #[default]
+    Nothing,
+    Inspection(Begun),
+    /// The entries of each ban that was handed over, in order.
+    Delivery(Vec<Vec<EntryId>>),
+}
+
+impl Node {
+    pub(super) fn forget_request(&mut self, now: Timestamp) {
+        self.request = Under::Nothing;
+        self.checked = None;
+        self.failures = 0;
+        self.next_attempt = now;
+    }
+
+    /// When it is to be asked next.
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        let is_waiting = matches!(self.request, Under::Nothing) && !self.pending.is_empty();
+        (is_waiting && self.configured).then_some(self.next_attempt)
+    }
+}
+
+impl Pending {
+    /// A ban that missed a node, which had the processes `before` when it was last seen.
+    pub(super) fn after(miss: Miss, before: Option<Process>) -> Self {
+        let mut pending = Self::default();
+        pending.missed(miss, before);
+        pending
+    }
+
+    fn missed(&mut self, miss: Miss, before: Option<Process>) {
+        self.uncertain |= miss.result == BanResult::Unconfirmed;
+        self.losses = if miss.is_loss() { self.losses.saturating_add(1) } else { 0 };
+        self.learn_from(&miss, before);
+        self.last = Some(miss);
+    }
+
+    /// What a miss says of the cache process.
+    fn learn_from(&mut self, miss: &Miss, before: Option<Process>) {
+        if miss.result == BanResult::CacheStopped && !miss.is_loss() {
+            self.evidence = Evidence::Stopped;
+        } else if miss.is_refused_connection()
+            && self.evidence == Evidence::None
+            && let Some(Process { manager, .. }) = before
+        {
+            self.evidence = Evidence::Refused { manager };
+        }
+    }
+}
+
+impl Ledger {
+    /// A check of a node's admin port begins.
+    pub fn check_begins(&mut self, node: &NodeName) {
+        let begun = self.begun();
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.checked = Some(begun);
+        }
+    }
+
+    /// A check of a node's admin port passed, and these are its processes, if it tells: now is the
+    /// time to deliver.
+    pub fn check_passed(&mut self, name: &NodeName, process: Option<Process>, now: Timestamp) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let begun = node.checked.take();
+        node.failures = 0;
+        node.next_attempt = now;
+        if let Some((process, begun)) = process.zip(begun) {
+            self.learn(name, process, begun);
+        }
+        self.wake(name, now);
+    }
+
+    /// A check of a node's admin port failed for this reason.
+    pub fn check_failed(&mut self, name: &NodeName, miss: &Miss) {
+        let begun = self.nodes.get_mut(name).and_then(|node| node.checked.take());
+        if let Some(begun) = begun {
+            self.learn_from_failure(name, miss, begun);
+        }
+    }
+
+    /// A node answers [`Request::Inspect`].
+    pub fn inspected(&mut self, name: &NodeName, result: Result<Inspection, Miss>, now: Timestamp) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let Under::Inspection(begun) = std::mem::take(&mut node.request) else { return };
+        let inspection = match result {
+            Ok(inspection) => inspection,
+            Err(miss) => {
+                self.learn_from_failure(name, &miss, begun);
+                return self.pause(name, now);
+            }
+        };
+        if let Some(process) = inspection.process {
+            self.void(name, process, inspection.persistent, begun.up_to, now);
+            self.learn(name, process, begun);
+            if process.worker.is_none() {
+                return self.pause(name, now);
+            }
+        }
+        let groups = self.groups(name, begun.up_to);
+        let bans: Vec<_> = groups
+            .iter()
+            .filter_map(|group| Some(self.entries.get(group.first()?)?.ban.clone()))
+            .collect();
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        if bans.is_empty() {
+            node.failures = 0;
+            return self.wake(name, now);
+        }
+        node.request = Under::Delivery(groups);
+        let (node, request) = (name.clone(), Request::Deliver(bans));
+        self.outputs.push_back(LedgerOutput::Request { node, request });
+    }
+
+    /// A node answers [`Request::Deliver`]: one result for each ban that was sent, in order.
+    pub fn delivered(&mut self, name: &NodeName, results: Vec<Result<(), Miss>>, now: Timestamp) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let Under::Delivery(groups) = std::mem::take(&mut node.request) else { return };
+        let before = node.last;
+        let (mut taken, mut failed) = (0, results.is_empty());
+        for (group, result) in groups.iter().zip(results) {
+            let source = group.first().and_then(|id| self.entries.get(id)).map(|e| e.source);
+            if let Some(source) = source {
+                let outcome =
+                    result.as_ref().map_or_else(|miss| miss.result, |()| BanResult::Accepted);
+                self.news(News::Sent { node: name.clone(), source, result: outcome });
+            }
+            match result {
+                Ok(()) => {
+                    taken += group.len();
+                    for id in group {
+                        self.settle(*id, name, Standing::Taken { at: now });
+                    }
+                }
+                Err(miss) => {
+                    failed |= self.missed(name, group, &miss, before, now);
+                    if failed {
+                        break;
+                    }
+                }
+            }
+        }
+        if taken > 0 {
+            self.news(News::Delivered { node: name.clone(), bans: taken });
+        }
+        if failed {
+            return self.pause(name, now);
+        }
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.failures = 0;
+            node.next_attempt = now;
+        }
+        self.wake(name, now);
+    }
+
+    /// Notes that a node did not take a ban. Returns whether it is to be tried again.
+    fn missed(
+        &mut self,
+        name: &NodeName,
+        group: &[EntryId],
+        miss: &Miss,
+        before: Option<Process>,
+        now: Timestamp,
+    ) -> bool {
+        let mut again = false;
+        for id in group {
+            let Some(mut pending) = self.pending(*id, name).cloned() else { continue };
+            pending.missed(miss.clone(), before);
+            let gives_up = miss.result == BanResult::Rejected || pending.losses >= LOSSES;
+            again |= !gives_up;
+            if gives_up {
+                let reason = miss.reason.clone();
+                let rejected = Standing::Rejected { at: now, reason: reason.clone() };
+                let ban = self.entries.get(id).map(|entry| entry.ban.clone());
+                self.settle(*id, name, rejected);
+                if let Some(ban) = ban {
+                    self.news(News::Rejected { node: name.clone(), ban, reason });
+                }
+            } else {
+                self.settle(*id, name, Standing::Pending(pending));
+            }
+        }
+        again
+    }
+
+    pub(super) fn wake_all(&mut self, now: Timestamp) {
+        let due = |node: &Node| node.due().is_some_and(|at| at <= now);
+        let names: Vec<_> =
+            self.nodes.iter().filter(|(_, n)| due(n)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.wake(&name, now);
+        }
+    }
+
+    /// Asks a node for its processes if bans wait for it and the time has come.
+    fn wake(&mut self, name: &NodeName, now: Timestamp) {
+        let begun = self.begun();
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        if node.due().is_none_or(|at| at > now) {
+            return;
+        }
+        node.request = Under::Inspection(begun);
+        let (node, request) = (name.clone(), Request::Inspect);
+        self.outputs.push_back(LedgerOutput::Request { node, request });
+    }
+
+    fn pause(&mut self, name: &NodeName, now: Timestamp) {
+        let jitter = 0.5 + self.random.f64() / 2.0;
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let doubled = FIRST_PAUSE.saturating_mul(1 << node.failures.min(10));
+        node.failures = node.failures.saturating_add(1);
+        node.next_attempt = now + doubled.min(LAST_PAUSE).mul_f64(jitter);
+    }
+
+    /// A look at a node begins.
+    fn begun(&mut self) -> Begun {
+        self.moment += 1;
+        Begun { up_to: EntryId::new(self.next.saturating_sub(1)), at: self.moment }
+    }
+
+    fn waiting(&self, name: &NodeName, up_to: EntryId) -> Vec<EntryId> {
+        let Some(node) = self.nodes.get(name) else { return Vec::new() };
+        node.pending.range(..=up_to).copied().collect()
+    }
+
+    /// Notes which processes a node had at some time since the look began.
+    fn learn(&mut self, name: &NodeName, process: Process, begun: Begun) {
+        self.moment += 1;
+        if let Some(node) = self.nodes.get_mut(name) {
+            // Two looks at a time that saw different ones: either may be the later one.
+            let is_later = begun.at > node.last_known || node.last == Some(process);
+            node.last = is_later.then_some(process);
+            node.last_known = self.moment;
+        }
+        for id in self.waiting(name, begun.up_to) {
+            let Some(mut pending) = self.pending(id, name).cloned() else { continue };
+            // What shows a restart already must not be covered up by what came after it: whether
+            // the ban is void is decided when the storages are known.
+            if !pending.evidence.shows_restart(process) && pending.evidence != Evidence::Stopped {
+                pending.evidence = Evidence::with(process);
+                self.settle(id, name, Standing::Pending(pending));
+            }
+        }
+    }
+
+    fn learn_from_failure(&mut self, name: &NodeName, miss: &Miss, begun: Begun) {
+        let before = self.nodes.get(name).and_then(|node| node.last);
+        for id in self.waiting(name, begun.up_to) {
+            let Some(mut pending) = self.pending(id, name).cloned() else { continue };
+            pending.learn_from(miss, before);
+            pending.last = Some(miss.clone());
+            self.settle(id, name, Standing::Pending(pending));
+        }
+    }
+
+    /// Notes the bans that were issued before the node's cache process was started.
+    fn void(
+        &mut self,
+        name: &NodeName,
+        process: Process,
+        persistent: bool,
+        up_to: EntryId,
+        now: Timestamp,
+    ) {
+        if persistent {
+            return;
+        }
+        let (because, mut bans) = (Needless::Restarted, 0);
+        for id in self.waiting(name, up_to) {
+            if self.pending(id, name).is_some_and(|p| p.evidence.shows_restart(process)) {
+                self.settle(id, name, Standing::Void { at: now, because });
+                bans += 1;
+            }
+        }
+        if bans > 0 {
+            self.news(News::Void { node: name.clone(), bans, because });
+        }
+    }
+
+    /// What is to be sent to a node next: equal bans in a row are one.
+    fn groups(&self, name: &NodeName, up_to: EntryId) -> Vec<Vec<EntryId>> {
+        let mut groups: Vec<Vec<EntryId>> = Vec::new();
+        for id in self.waiting(name, up_to) {
+            let ban = |id: &EntryId| self.entries.get(id).map(|entry| &entry.ban);
+            let handed_over = groups.len();
+            match groups.last_mut() {
+                Some(group) if group.first().and_then(ban) == ban(&id) => group.push(id),
+                _ if handed_over == AT_A_TIME => break,
+                _ => groups.push(vec![id]),
+            }
+        }
+        groups
+    }
+}

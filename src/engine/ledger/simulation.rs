@@ -1,0 +1,614 @@
+//! Nodes that come, go and lie low, and a daemon that is killed: nothing that was accepted is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const START: u64 = 1_700_000_000_000;
+
+fn node(at: usize) -> NodeName {
+    NodeName::new(&format!("n{at}")).unwrap()
+}
+
+fn ban(at: u8) -> BanText {
+    BanText::new(&format!("obj.http.x == {at}")).unwrap()
+}
+
+fn miss(result: BanResult, reason: &str) -> Miss {
+    Miss { result, reason: reason.to_owned() }
+}
+
+/// What is between the daemon and a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    Open,
+    /// Packets are dropped.
+    Dropped,
+    /// Connections are refused although varnishd runs.
+    Refused,
+}
+
+/// A varnishd.
+#[derive(Debug)]
+struct Varnish {
+    path: Path,
+    manager: u32,
+    /// The worker and when it was started.
+    worker: Option<(u32, Timestamp)>,
+    manager_runs: bool,
+    persistent: bool,
+    pids: u32,
+    /// The answer to the ban after so many more is lost.
+    loses: Option<usize>,
+    /// Bans that are answered with 106.
+    rejects: Option<u8>,
+    /// What was answered with 200, with the worker that took it.
+    took: Vec<BanText>,
+}
+
+impl Varnish {
+    fn new(now: Timestamp) -> Self {
+        Self {
+            path: Path::Open,
+            manager: 10,
+            worker: Some((11, now)),
+            manager_runs: true,
+            persistent: false,
+            pids: 11,
+            loses: None,
+            rejects: None,
+            took: Vec::new(),
+        }
+    }
+
+    fn pid(&mut self) -> u32 {
+        self.pids += 1;
+        self.pids
+    }
+
+    fn reach(&self) -> Result<(), Miss> {
+        match self.path {
+            Path::Dropped => Err(miss(BanResult::Unreachable, "connect_timeout")),
+            Path::Refused => Err(miss(BanResult::Unreachable, "refused")),
+            Path::Open if !self.manager_runs => Err(miss(BanResult::Unreachable, "refused")),
+            Path::Open => Ok(()),
+        }
+    }
+
+    fn process(&self) -> Process {
+        Process { manager: self.manager, worker: self.worker.map(|(pid, _)| pid) }
+    }
+
+    fn inspect(&self) -> Result<Inspection, Miss> {
+        let (process, persistent) = (Some(self.process()), self.persistent);
+        self.reach().map(|()| Inspection { process, persistent })
+    }
+
+    fn ban(&mut self, text: &BanText) -> Result<(), Miss> {
+        self.reach()?;
+        if self.worker.is_none() {
+            return Err(miss(BanResult::CacheStopped, "child_not_running"));
+        }
+        if self.rejects.is_some_and(|at| ban(at) == *text) {
+            return Err(miss(BanResult::Rejected, "rejected"));
+        }
+        match self.loses {
+            Some(0) => {
+                self.loses = None;
+                return Err(miss(BanResult::Unconfirmed, "closed"));
+            }
+            Some(left) => self.loses = Some(left - 1),
+            None => {}
+        }
+        self.took.push(text.clone());
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    /// A command sends a ban to all nodes and tells the daemon.
+    Command(u8),
+    /// The daemon itself has one to send.
+    Event(u8),
+    Path(usize, u8),
+    RestartWorker(usize),
+    StopWorker(usize),
+    StopManager(usize),
+    Start(usize),
+    LoseAnswer(usize, usize),
+    Check(usize),
+    Wait(u64),
+    /// The daemon is killed, with all that it was about to do, and started again.
+    Kill,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let at = 0..2_usize;
+    prop_oneof![
+        4 => (0..3_u8).prop_map(Action::Command),
+        2 => (0..3_u8).prop_map(Action::Event),
+        3 => (at.clone(), 0..4_u8).prop_map(|(n, p)| Action::Path(n, p)),
+        2 => at.clone().prop_map(Action::RestartWorker),
+        1 => at.clone().prop_map(Action::StopWorker),
+        1 => at.clone().prop_map(Action::StopManager),
+        2 => at.clone().prop_map(Action::Start),
+        2 => (at.clone(), 0..3_usize).prop_map(|(n, k)| Action::LoseAnswer(n, k)),
+        3 => at.prop_map(Action::Check),
+        4 => (1..90_u64).prop_map(Action::Wait),
+        1 => Just(Action::Kill),
+    ]
+}
+
+struct World {
+    ledger: Ledger,
+    limits: Limits,
+    nodes: Vec<Varnish>,
+    now: Timestamp,
+    disk: BTreeMap<EntryId, Entry>,
+    accepted: BTreeMap<EntryId, Entry>,
+    news: Vec<News>,
+    /// What each node was sent and answered with 200 since the daemon was started.
+    sent: Vec<Vec<EntryId>>,
+    /// Requests whose answers are under way.
+    under_way: Vec<(NodeName, Request)>,
+    /// What a node said of itself when it was asked, where that was not at the last moment.
+    said: BTreeMap<NodeName, Result<Inspection, Miss>>,
+    asked: usize,
+}
+
+impl World {
+    fn new(limits: Limits, persistent: bool) -> Self {
+        let now = Timestamp::from_millis(START);
+        let mut nodes = vec![Varnish::new(now), Varnish::new(now)];
+        nodes[1].persistent = persistent;
+        let mut world = Self {
+            ledger: Ledger::new(limits, Vec::new(), 1, now),
+            limits,
+            nodes,
+            now,
+            disk: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            news: Vec::new(),
+            sent: vec![Vec::new(), Vec::new()],
+            under_way: Vec::new(),
+            said: BTreeMap::new(),
+            asked: 0,
+        };
+        world.watch();
+        world
+    }
+
+    fn watch(&mut self) {
+        self.ledger.watch(&[node(0), node(1)], self.now);
+        self.drain();
+    }
+
+    fn kill(&mut self) {
+        self.under_way.clear();
+        self.said.clear();
+        self.sent = vec![Vec::new(), Vec::new()];
+        let stored = self.disk.values().cloned().collect();
+        self.ledger = Ledger::new(self.limits, stored, 1, self.now);
+        self.watch();
+    }
+
+    fn issue(&mut self, text: BanText, outcomes: [Option<Result<(), Miss>>; 2]) {
+        let source = BanSource::Command;
+        let nodes = outcomes.into_iter().enumerate().map(|(at, o)| (node(at), o)).collect();
+        let id = self.ledger.issue(Issue { ban: text, source, nodes }, self.now);
+        self.drain();
+        if let Some(entry) = self.disk.get(&id) {
+            self.accepted.insert(id, entry.clone());
+        }
+    }
+
+    /// Stores what is to be stored, and notes what is to be asked.
+    fn drain(&mut self) {
+        while let Some(output) = self.ledger.poll_output() {
+            match output {
+                LedgerOutput::Record(LedgerRecord::Put { entry, first }) => {
+                    let before = self.disk.insert(entry.id, entry);
+                    assert_eq!(before.is_none(), first);
+                }
+                LedgerOutput::Record(LedgerRecord::Remove(id)) => {
+                    assert!(self.disk.remove(&id).is_some());
+                }
+                LedgerOutput::News(news) => self.news.push(news),
+                LedgerOutput::Request { node, request } => {
+                    assert!(
+                        self.under_way.iter().all(|(other, _)| *other != node),
+                        "one at a time"
+                    );
+                    self.asked += 1;
+                    if request == Request::Inspect && self.asked % 2 == 1 {
+                        let said = self.nodes[usize::from(node == self::node(1))].inspect();
+                        self.said.insert(node.clone(), said);
+                    }
+                    self.under_way.push((node, request));
+                }
+            }
+        }
+    }
+
+    fn answer_all(&mut self) {
+        while !self.under_way.is_empty() {
+            let (name, request) = self.under_way.remove(0);
+            let at = usize::from(name == node(1));
+            let varnish = &mut self.nodes[at];
+            match request {
+                Request::Inspect => {
+                    let result = self.said.remove(&name).unwrap_or_else(|| varnish.inspect());
+                    self.ledger.inspected(&name, result, self.now);
+                }
+                Request::Deliver(bans) => {
+                    let mut results = Vec::new();
+                    for text in &bans {
+                        results.push(varnish.ban(text));
+                        if results.last().is_some_and(Result::is_err) {
+                            break;
+                        }
+                    }
+                    let before: BTreeSet<_> = self.waiting(&name);
+                    self.ledger.delivered(&name, results, self.now);
+                    let after = self.waiting(&name);
+                    let done = before.difference(&after).copied();
+                    let took = |id: &EntryId| {
+                        matches!(self.standing(*id, &name), Some(Standing::Taken { .. }))
+                    };
+                    let taken: Vec<_> = done.filter(took).collect();
+                    self.sent[at].extend(taken);
+                }
+            }
+            self.drain();
+        }
+    }
+
+    fn waiting(&self, name: &NodeName) -> BTreeSet<EntryId> {
+        let pending =
+            |id: &EntryId| self.standing(*id, name).is_some_and(|standing| standing.is_pending());
+        self.ledger.entries().map(|entry| entry.id).filter(pending).collect()
+    }
+
+    fn standing(&self, id: EntryId, name: &NodeName) -> Option<Standing> {
+        self.ledger.entries().find(|entry| entry.id == id)?.nodes.get(name).cloned()
+    }
+
+    fn check(&mut self, at: usize) {
+        let name = node(at);
+        self.ledger.check_begins(&name);
+        match self.nodes[at].reach() {
+            Ok(()) => {
+                let process = Some(self.nodes[at].process());
+                self.ledger.check_passed(&name, process, self.now);
+            }
+            Err(miss) => self.ledger.check_failed(&name, &miss),
+        }
+        self.drain();
+    }
+
+    fn advance(&mut self, seconds: u64) {
+        let end = self.now + Duration::from_secs(seconds);
+        self.answer_all();
+        while let Some(due) = self.ledger.next_deadline().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.ledger.tick(self.now);
+            self.drain();
+            self.answer_all();
+        }
+        self.now = end;
+    }
+
+    fn act(&mut self, action: &Action) {
+        self.now += Duration::from_millis(10);
+        let now = self.now;
+        match *action {
+            Action::Command(at) => {
+                let text = ban(at);
+                let outcomes = [0, 1].map(|n| Some(self.nodes[n].ban(&text)));
+                self.issue(text, outcomes);
+            }
+            Action::Event(at) => self.issue(ban(at), [None, None]),
+            Action::Path(at, path) => {
+                let path =
+                    [Path::Open, Path::Open, Path::Dropped, Path::Refused][usize::from(path)];
+                if path == Path::Refused && self.nodes[at].path != Path::Refused {
+                    // The daemon has seen the varnishd that the filter hides.
+                    self.check(at);
+                }
+                let seen = self.nodes[at].path == Path::Open && self.nodes[at].manager_runs;
+                if path != Path::Refused || seen {
+                    self.nodes[at].path = path;
+                }
+            }
+            Action::RestartWorker(at) => {
+                let varnish = &mut self.nodes[at];
+                if varnish.manager_runs {
+                    varnish.worker = Some((varnish.pid(), now));
+                }
+            }
+            Action::StopWorker(at) => self.nodes[at].worker = None,
+            Action::StopManager(at) if self.nodes[at].path != Path::Refused => {
+                self.nodes[at].worker = None;
+                self.nodes[at].manager_runs = false;
+            }
+            Action::StopManager(_) => {}
+            Action::Start(at) => {
+                let varnish = &mut self.nodes[at];
+                if !varnish.manager_runs {
+                    varnish.manager = varnish.pid();
+                    varnish.manager_runs = true;
+                }
+                if varnish.worker.is_none() {
+                    varnish.worker = Some((varnish.pid(), now));
+                }
+            }
+            Action::LoseAnswer(at, after) => self.nodes[at].loses = Some(after),
+            Action::Check(at) => self.check(at),
+            Action::Wait(seconds) => self.advance(seconds),
+            Action::Kill => self.kill(),
+        }
+        self.judge();
+    }
+
+    /// What holds at any time.
+    fn judge(&self) {
+        for entry in self.ledger.entries() {
+            assert_eq!(self.disk.get(&entry.id), Some(entry), "what is known is stored");
+            for (at, varnish) in self.nodes.iter().enumerate() {
+                match entry.nodes.get(&node(at)) {
+                    Some(Standing::Taken { .. }) => {
+                        assert!(
+                            varnish.took.contains(&entry.ban),
+                            "taken without a 200: {entry:?}"
+                        );
+                    }
+                    Some(Standing::Void { because: Needless::Restarted, .. }) => {
+                        let later = varnish.worker.is_none_or(|(_, since)| since >= entry.issued);
+                        assert!(later && !varnish.persistent, "needed all the same: {entry:?}");
+                    }
+                    Some(Standing::Void { because: Needless::Repeated, .. }) => {
+                        let later = |other: &Entry| other.id > entry.id && other.ban == entry.ban;
+                        let all = || self.ledger.entries().chain(self.accepted.values());
+                        assert!(all().any(later), "never repeated: {entry:?}");
+                    }
+                    Some(Standing::Rejected { .. }) => assert!(varnish.rejects.is_some()),
+                    Some(Standing::Pending(_)) | None => {}
+                }
+            }
+        }
+        for sent in &self.sent {
+            assert!(sent.is_sorted(), "in the order issued: {sent:?}");
+            let once: BTreeSet<_> = sent.iter().collect();
+            assert_eq!(once.len(), sent.len(), "sent again after a 200");
+        }
+    }
+
+    /// Everything is up again; time passes.
+    fn recover(&mut self) {
+        for at in 0..2 {
+            self.nodes[at].path = Path::Open;
+            self.nodes[at].loses = None;
+            self.act(&Action::Start(at));
+        }
+        self.advance(200);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    /// Whatever happens, each ban that was accepted is taken, void, rejected, or said to be
+    /// dropped; each node gets its bans in order, and none again that it certainly took.
+    #[test]
+    fn nothing_that_was_accepted_is_lost(
+        actions in prop::collection::vec(action(), 1..60),
+        small in any::<bool>(),
+        persistent in any::<bool>(),
+    ) {
+        let entries = if small { 4 } else { 1_000 };
+        let mut world = World::new(Limits { entries, ..Limits::default() }, persistent);
+        for action in &actions {
+            world.act(action);
+        }
+        world.recover();
+        world.judge();
+        prop_assert!(world.ledger.entries().all(Entry::is_settled), "{:?}", world.disk);
+        prop_assert!(world.ledger.backlogs().all(|(_, backlog)| backlog.pending == 0));
+        let told = world.news.iter().filter(|news| matches!(news, News::Dropped { .. })).count();
+        let pending_when_gone = world.accepted.values()
+            .filter(|entry| !world.disk.contains_key(&entry.id) && !entry.is_settled());
+        if told == 0 {
+            // What is gone had been settled before: with room enough, nothing goes.
+            prop_assert!(small || pending_when_gone.count() == 0);
+        }
+        prop_assert!(world.disk.len() <= entries);
+    }
+}
+
+fn world() -> World {
+    World::new(Limits::default(), false)
+}
+
+fn labels(world: &World, at: usize) -> Vec<&'static str> {
+    let name = node(at);
+    world.ledger.entries().map(|entry| entry.nodes[&name].label()).collect()
+}
+
+fn texts(world: &World, at: usize) -> Vec<String> {
+    world.nodes[at].took.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_node_that_was_out_of_reach_gets_what_it_missed_in_order() {
+    let mut world = world();
+    world.act(&Action::Check(0));
+    world.act(&Action::Path(0, 2));
+    for at in [2, 0, 0, 1, 0] {
+        world.act(&Action::Command(at));
+    }
+    assert_eq!(texts(&world, 0), [""; 0]);
+    world.act(&Action::Path(0, 0));
+    world.advance(2);
+    let expected = ["2", "0", "1", "0"].map(|x| format!("obj.http.x == {x}"));
+    assert_eq!(texts(&world, 0), expected, "equal ones in a row are one");
+    assert_eq!(labels(&world, 0), ["taken"; 5]);
+    assert!(world.news.contains(&News::Delivered { node: node(0), bans: 5 }));
+}
+
+#[test]
+fn a_cache_that_was_started_after_the_ban_does_not_need_it() {
+    for (stop, expected) in [
+        (Action::StopManager(0), "void"),
+        (Action::StopWorker(0), "void"),
+        // Behind a filter a restart may have been before the ban as well.
+        (Action::Path(0, 2), "taken"),
+    ] {
+        let mut world = world();
+        world.act(&Action::Check(0));
+        world.act(&stop);
+        world.act(&Action::Command(1));
+        world.act(&Action::RestartWorker(0));
+        world.act(&Action::Start(0));
+        world.act(&Action::Path(0, 0));
+        world.act(&Action::Wait(5));
+        assert_eq!(labels(&world, 0), [expected], "{stop:?}");
+        assert_eq!(texts(&world, 0).len(), usize::from(expected == "taken"));
+    }
+}
+
+#[test]
+fn a_restart_after_a_sight_of_the_process_is_certain() {
+    let mut world = world();
+    // The connection broke after the ban was sent; the daemon still reaches the node afterwards.
+    world.act(&Action::LoseAnswer(0, 0));
+    world.act(&Action::Command(1));
+    world.act(&Action::Check(0));
+    world.kill();
+    world.act(&Action::RestartWorker(0));
+    world.act(&Action::Wait(1));
+    assert_eq!(labels(&world, 0), ["void"]);
+    assert_eq!(texts(&world, 0), [""; 0]);
+}
+
+#[test]
+fn storage_that_persists_needs_its_bans_after_a_restart() {
+    let mut world = World::new(Limits::default(), true);
+    world.act(&Action::Check(1));
+    world.act(&Action::StopManager(1));
+    world.act(&Action::Command(1));
+    world.act(&Action::Start(1));
+    world.act(&Action::Wait(5));
+    assert_eq!(labels(&world, 1), ["taken"]);
+}
+
+#[test]
+fn the_same_ban_taken_later_makes_an_earlier_one_needless() {
+    let mut world = world();
+    world.act(&Action::Path(0, 2));
+    world.act(&Action::Command(1));
+    world.act(&Action::Path(0, 0));
+    world.act(&Action::Command(1));
+    assert_eq!(labels(&world, 0), ["void", "taken"]);
+    world.act(&Action::Wait(60));
+    assert_eq!(texts(&world, 0).len(), 1);
+}
+
+#[test]
+fn a_ban_that_is_rejected_is_not_sent_again_and_holds_up_no_other() {
+    let mut world = world();
+    world.nodes[0].rejects = Some(1);
+    for at in [0, 1, 2] {
+        world.act(&Action::Event(at));
+    }
+    world.nodes[1].rejects = Some(9);
+    world.act(&Action::Wait(1));
+    assert_eq!(labels(&world, 0), ["taken", "rejected", "taken"]);
+    assert_eq!(world.ledger.undelivered(&node(0)).count(), 1);
+    assert_eq!(world.ledger.taken(&node(0)).count(), 2);
+}
+
+#[test]
+fn a_ban_that_costs_the_cache_process_is_given_up() {
+    let mut ledger = Ledger::new(Limits::default(), Vec::new(), 1, Timestamp::EPOCH);
+    ledger.watch(&[node(0)], Timestamp::EPOCH);
+    let nodes = [(node(0), None)].into();
+    ledger.issue(Issue { ban: ban(1), source: BanSource::Event, nodes }, Timestamp::EPOCH);
+    let mut now = Timestamp::EPOCH;
+    let mut sent = 0;
+    while !ledger.entries().all(Entry::is_settled) && sent < 10 {
+        while let Some(output) = ledger.poll_output() {
+            match output {
+                LedgerOutput::Request { request: Request::Inspect, .. } => {
+                    let inspection = Inspection { process: None, persistent: true };
+                    ledger.inspected(&node(0), Ok(inspection), now);
+                }
+                LedgerOutput::Request { request: Request::Deliver(_), .. } => {
+                    sent += 1;
+                    let lost = miss(BanResult::Unconfirmed, "child_lost");
+                    ledger.delivered(&node(0), vec![Err(lost)], now);
+                }
+                LedgerOutput::Record(_) | LedgerOutput::News(_) => {}
+            }
+        }
+        let due = ledger.next_deadline().unwrap();
+        if due.since(now) < Duration::from_secs(3_600) {
+            now = now.max(due);
+            ledger.tick(now);
+        }
+    }
+    assert_eq!(sent, 3);
+    assert_eq!(ledger.undelivered(&node(0)).count(), 1);
+}
+
+#[test]
+fn settled_bans_go_first_and_what_is_dropped_undelivered_is_said() {
+    let mut world = World::new(Limits { entries: 3, ..Limits::default() }, false);
+    world.act(&Action::Path(0, 2));
+    world.act(&Action::Command(0));
+    world.act(&Action::Path(0, 0));
+    world.act(&Action::Command(1));
+    world.act(&Action::Path(0, 2));
+    world.act(&Action::Command(2));
+    world.act(&Action::Command(0));
+    assert_eq!(labels(&world, 0), ["pending"; 3], "the delivered one made room");
+    assert_eq!(world.ledger.dropped().map(|(_, n)| n).sum::<u64>(), 0);
+    world.act(&Action::Command(1));
+    assert_eq!(world.ledger.dropped().collect::<Vec<_>>()[0], (DropReason::Full, 1));
+    let because = DropReason::Full;
+    assert!(world.news.contains(&News::Dropped { node: node(0), ban: ban(0), because }));
+    world.act(&Action::Wait(8 * 24 * 60 * 60));
+    assert_eq!(world.ledger.dropped().collect::<Vec<_>>()[1], (DropReason::Expired, 3));
+    assert!(world.disk.is_empty());
+}
+
+#[test]
+fn what_all_bans_take_is_bounded() {
+    let mut world = World::new(Limits { bytes: 1_000, ..Limits::default() }, false);
+    for at in 0..50 {
+        world.act(&Action::Event(at));
+    }
+    let bytes: usize = world.ledger.entries().map(Entry::weight).sum();
+    assert!(bytes <= 1_000 && world.ledger.entries().len() > 2, "{bytes}");
+}
+
+#[test]
+fn a_node_that_stays_away_is_asked_less_and_less_often() {
+    let mut world = world();
+    world.act(&Action::Path(0, 2));
+    world.act(&Action::Command(1));
+    world.answer_all();
+    let mut asked = 0;
+    let start = world.now;
+    while world.now.since(start) < Duration::from_secs(600) {
+        let due = world.ledger.next_deadline().unwrap();
+        world.now = world.now.max(due);
+        world.ledger.tick(world.now);
+        world.drain();
+        asked += world.under_way.len();
+        world.answer_all();
+    }
+    assert!((10..=30).contains(&asked), "{asked}");
+}
