@@ -31,6 +31,8 @@ struct Cluster {
     bans_work: bool,
     /// Whether the origin serves something else each time.
     flaps: bool,
+    /// Whether it goes back and forth between two versions, every so many seconds.
+    alternates: Option<u64>,
     bans: Vec<(u64, NodeName)>,
     canaries: Vec<(u64, bool, String)>,
     proofs: Vec<Proof>,
@@ -52,6 +54,7 @@ impl Cluster {
             takes_bans: true,
             bans_work: true,
             flaps: false,
+            alternates: None,
             bans: Vec::new(),
             canaries: Vec::new(),
             proofs: Vec::new(),
@@ -146,6 +149,8 @@ impl Cluster {
         let current = self.canary.clone().or_else(|| self.origin.clone());
         let current =
             current.map(|text| if self.flaps { format!("{text} {fetches}") } else { text });
+        let turn = self.alternates.map(|every| self.seconds() / every % 2);
+        let current = turn.map_or(current, |turn| Some(format!("turn {turn}")));
         let failed = Outcome::Failed(Failure::Timeout(crate::verdict::Phase::FirstByte));
         let outcome = match side {
             Side::Origin(_) => current.map_or(failed, |text| answer(&text, None)),
@@ -322,6 +327,28 @@ fn nothing_is_banned_while_the_origin_is_down_or_does_not_hold_still() {
     cluster.flaps = true;
     cluster.run_until(2_000);
     assert!(cluster.bans.is_empty(), "{:?}", cluster.bans);
+}
+
+/// What was stale stays stale when the origin starts to go back and forth. But a ban would fetch
+/// whatever it serves at that moment.
+#[test]
+fn nothing_is_banned_while_the_origin_goes_back_and_forth() {
+    let mut cluster = Cluster::new(with_remedies(1));
+    cluster.run_until(200);
+    cluster.takes_bans = false;
+    cluster.origin = Some("two".to_owned());
+    cluster.run_until(320);
+    assert_eq!(cluster.states(), [State::Stale]);
+    cluster.alternates = Some(30);
+    cluster.takes_bans = true;
+    cluster.run_until(420);
+    let before = cluster.bans.len();
+    cluster.run_until(1_500);
+    assert_eq!(cluster.states(), [State::Stale]);
+    assert_eq!(cluster.bans.len(), before, "{:?}", cluster.bans);
+    cluster.alternates = None;
+    cluster.run_until(3_000);
+    assert_eq!(cluster.states(), [State::Fresh]);
 }
 
 #[test]
