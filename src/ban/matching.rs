@@ -19,10 +19,10 @@
 //! - 6.x has the first PCRE, which differs in rare syntax only; here all are taken for PCRE2.
 //! - Without the header `==` and `~` fail and `!=` holds. `!~` fails from 7.0 on and holds in 6.x.
 //! - `obj.status` is compared as text: `obj.status ~ ^5` is a regex on three digits.
-//! - `obj.ttl` is what is left of the TTL, and `obj.age` the age, at the moment when the ban is
-//!   made, negative in grace. An `Age` that the origin sent is part of the age.
-//!   `obj.grace` and `obj.keep` are the whole of what the object was given, in single
-//!   precision: an object with a grace of 0.1 s is not hit by `obj.grace == 0.1s`.
+//! - `obj.ttl` is what is left of the TTL, less than nothing in grace, and `obj.age` the age, each
+//!   at the moment when the ban is made. An `Age` that the origin sent is part of the age.
+//! - `obj.grace` and `obj.keep` are the whole of what the object was given, in single precision:
+//!   an object with a grace of 0.1 s is not hit by `obj.grace == 0.1s`.
 //!
 //! # What a client can know of it
 //!
