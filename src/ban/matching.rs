@@ -16,12 +16,13 @@
 //! - Of several header lines of one name only the first is looked at. `Cache-Control` and `Vary`
 //!   of a response, and `Cache-Control` and `X-Forwarded-For` of a request, are joined with `, `
 //!   into one line beforehand; `Cookie` is not.
+//! - 6.x has the first PCRE, which differs in rare syntax only; here all are taken for PCRE2.
 //! - Without the header `==` and `~` fail and `!=` holds. `!~` fails from 7.0 on and holds in 6.x.
 //! - `obj.status` is compared as text: `obj.status ~ ^5` is a regex on three digits.
-//! - `obj.ttl` is what is left of the TTL, and `obj.age` the age, at the moment when the ban is
-//!   made; grace that was used up does not count. An `Age` that the origin sent is part of the
-//!   age. `obj.grace` and `obj.keep` are the whole of what the object was given, in single
-//!   precision: an object with a grace of 0.1 s is not hit by `obj.grace == 0.1s`.
+//! - `obj.ttl` is what is left of the TTL, less than nothing in grace, and `obj.age` the age, each
+//!   at the moment when the ban is made. An `Age` that the origin sent is part of the age.
+//! - `obj.grace` and `obj.keep` are the whole of what the object was given, in single precision:
+//!   an object with a grace of 0.1 s is not hit by `obj.grace == 0.1s`.
 //!
 //! # What a client can know of it
 //!
@@ -31,7 +32,7 @@
 //! | header of the object | what is known of it from the response |
 //! |---|---|
 //! | `Accept-Ranges`, `Age`, `Connection`, `Content-Range`, `Proxy-Authenticate`, `TE`, `Trailer`, `Transfer-Encoding`, `Upgrade` | no object has them: varnishd drops them when it stores a response, and makes those of the response itself |
-//! | `X-Varnish`, and `Via` up to 7.1 | varnishd adds a line at the end; the lines before it are the object's |
+//! | `X-Varnish`, `X-Vinyl`, and `Via` up to 7.1 | varnishd adds a line at the end; the lines before it are the object's |
 //! | `Via` from 7.2 on | nothing: it is one list |
 //! | `Content-Length` | nothing: it is made on delivery, while the object has the origin's, or none where the origin sent the body in chunks |
 //! | `Keep-Alive` | nothing: not all releases drop it |

@@ -1,4 +1,5 @@
 use http::{HeaderName, HeaderValue};
+use proptest::prelude::*;
 
 use super::*;
 use crate::ban::parse;
@@ -287,6 +288,9 @@ fn headers_that_varnish_makes_on_delivery() {
         .check(&[("obj.http.x-varnish ~ 77", "matches"), ("obj.http.x-varnish ~ ^7", "matches")]);
     two_tiers.check(&[("obj.http.x-varnish ~ ^6", "misses")]);
     outside().check(&[("obj.http.x-varnish ~ 7", "changed_on_delivery")]);
+    let got = headers(&[("X-Varnish", b"77 66"), ("X-Vinyl", b"7 6")]);
+    let mixed = Case { got, ..outside() };
+    mixed.check(&[("obj.http.x-varnish ~ 77", "changed_on_delivery")]);
 }
 
 #[test]
@@ -371,4 +375,30 @@ fn says_what_was_seen_and_what_was_wanted() {
     }
     let hostile = Case { sent: headers(&[("host", b"a\t\xff")]), ..inside() };
     hostile.says("req.http.host == b", r#"req.http.host is "a\t\xff" and not "b""#);
+}
+
+proptest! {
+    #[test]
+    fn no_ban_and_no_value_panics(
+        field in prop::sample::select(vec!["req.url", "req.http.x", "obj.http.x", "obj.http.etag"]),
+        operator in prop::sample::select(vec!["==", "!=", "~", "!~"]),
+        argument in prop::collection::vec(0x21_u8..=0xff, 1..12),
+        value in prop::collection::vec(0x20_u8..=0xff, 0..12),
+    ) {
+        let ban = [field.as_bytes(), operator.as_bytes(), &argument].join(&b' ');
+        if let (Ok(ban), Ok(value)) = (parse(&ban), HeaderValue::from_bytes(&value)) {
+            let mut map = http::HeaderMap::new();
+            map.insert("x", value.clone());
+            map.insert("etag", value.clone());
+            for vantage in [Vantage::Client, Vantage::Varnish] {
+                let request = Request { url: value.as_bytes(), headers: &map, vantage };
+                let object = Object { status: 200, headers: &map, vantage, times: Times::default() };
+                match Matcher::new(&ban, None).judge(&request, &object) {
+                    Judgement::Matches => {}
+                    Judgement::Misses { condition } => drop(condition.to_string()),
+                    Judgement::Unknown { why } => drop(why.to_string()),
+                }
+            }
+        }
+    }
 }

@@ -94,10 +94,14 @@ pub(super) fn object_header<'a>(
         is("x-varnish") || is("x-vinyl") || is("via") && version.is_some_and(|v| v < VIA_IS_A_LIST);
     let changed = |possible| Values { possible, otherwise: Reason::ChangedOnDelivery };
     if with_own_line {
-        // Without any line it was removed on delivery, and the object's with it.
         let lines = object.headers.get_all(name).iter().count();
+        // Where Varnish stands in front of Vinyl Cache, or the other way round, the one line may
+        // be either's.
+        let both = ["x-varnish", "x-vinyl"].iter().all(|name| object.headers.contains_key(*name));
         return changed(match lines {
+            // Removed on delivery, and the object's with it.
             0 => Vec::new(),
+            _ if both && !is("via") => Vec::new(),
             1 => vec![None],
             _ => vec![seen],
         });

@@ -24,7 +24,7 @@ use crate::support::origin::{Origin, Response, Step};
 use crate::support::varnish::{Options, Varnishd};
 
 const OBJECTS: usize = 24;
-const BANS: usize = 500;
+const BANS: usize = 1_500;
 
 /// No change of the request before the lookup but varnishd's own; headers that are there for bans
 /// are removed on delivery, as they should be.
@@ -236,4 +236,39 @@ async fn the_matcher_and_varnishd_agree() {
     assert!(tally.too_close < cases / 50, "{tally:?}");
     assert!(tally.known_to_client > cases / 2, "{tally:?}");
     assert!(tally.unknown_to_client > cases / 50, "{tally:?}");
+}
+
+#[test]
+fn the_built_in_vcl_lowers_the_host() {
+    let vcl = "backend none none;
+        sub vcl_backend_error { set beresp.status = 200; set beresp.ttl = 1h; return (deliver); }";
+    let varnishd = Varnishd::start(Options { vcl: Some(vcl.to_owned()), ..Options::default() });
+    let headers = HeaderMap::from_iter([(http::header::HOST, "WWW.Example.com".parse().unwrap())]);
+    let vantage = Vantage::Client;
+    let request = Request { url: b"/", headers: &headers, vantage };
+    let got = HeaderMap::new();
+    let object = Object { status: 200, headers: &got, vantage, times: Times::default() };
+    for (ban, hits, judged) in [
+        ("req.http.host == WWW.Example.com", false, "changed_on_arrival"),
+        ("req.http.host == www.example.com", true, "changed_on_arrival"),
+        ("req.http.host ~ (?i)EXAMPLE", true, "matches"),
+        ("req.http.host == example.com", false, "misses"),
+    ] {
+        varnishd.get("WWW.Example.com", "/");
+        let before = varnishd.get("WWW.Example.com", "/");
+        let is_hit = |answer: &str| {
+            let line = answer.lines().find_map(|line| line.strip_prefix("X-Varnish: ")).unwrap();
+            line.split(' ').count() == 2
+        };
+        assert!(is_hit(&before), "{before}");
+        varnishd.adm(&[&["ban"][..], &ban.split(' ').collect::<Vec<_>>()].concat());
+        assert_eq!(!is_hit(&varnishd.get("WWW.Example.com", "/")), hits, "{ban}");
+        let matcher = Matcher::new(&parse(ban.as_bytes()).unwrap(), None);
+        let said = match matcher.judge(&request, &object) {
+            Judgement::Matches => "matches",
+            Judgement::Misses { .. } => "misses",
+            Judgement::Unknown { why } => why.reason.label(),
+        };
+        assert_eq!(said, judged, "{ban}");
+    }
 }

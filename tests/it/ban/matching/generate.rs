@@ -245,7 +245,8 @@ fn text(rng: &mut Rng, field: &str, near: Option<&[u8]>) -> Vec<u8> {
         _ => pick(rng, &VALUES),
     };
     let argument = if operator.ends_with('~') {
-        match rng.u8(..3) {
+        match rng.u8(..4) {
+            0 if rng.bool() && !value.contains(&b' ') => [b"\\Q", value, b"\\E"].concat(),
             0 => escaped(value),
             1 => {
                 let end = rng.usize(..=value.len());
