@@ -355,10 +355,11 @@ impl Driver {
 
     fn gather(&mut self, id: EvidenceId, case: Box<Case>) {
         let gatherer = Arc::clone(&self.gatherer);
-        let missed = self.engine.ledger().undelivered(&case.node).map(|entry| MissedBan {
-            ban: entry.ban.clone(),
-            issued: entry.issued,
-        });
+        let missed = self
+            .engine
+            .ledger()
+            .undelivered(&case.node)
+            .map(|entry| MissedBan { ban: entry.ban.clone(), issued: entry.issued });
         let missed: Vec<_> = missed.collect();
         let handle = self.tasks.spawn(async move {
             let (_, explanation) = gatherer.gather(&case, missed, Asked::NodeOnly).await;
