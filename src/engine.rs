@@ -53,7 +53,7 @@ pub use ledger::{
     Miss, Needless, News, Pending as PendingBan, Process, Request, Standing,
 };
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
-pub use record::{HistoryRecord, Record, Restored, VerdictRecord};
+pub use record::{HistoryRecord, HourRecord, Record, Restored, VerdictRecord};
 pub use remedy::RemedyState;
 pub use snapshot::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
 

@@ -392,6 +392,25 @@ fn status_tells_what_the_daemon_knows() {
     assert!(err.contains("refused") && err.contains("systemctl status purgewatch"), "{err}");
 }
 
+/// How soon changes showed is known over a restart.
+#[test]
+fn the_service_level_survives_a_restart() {
+    let (origin, varnishd) = stage();
+    let mut daemon = watch(&varnishd, origin.address, "");
+    daemon.wait_for_state("rec", "fresh");
+    origin.serve(PATH, cacheable("two"));
+    daemon.wait_for_state("rec", "lagging");
+    varnishd.adm(&["ban", "req.url", "==", PATH]);
+    daemon.wait_for_state("rec", "fresh");
+    let config = daemon.config();
+    let level = || run(&["status", "-c", config.to_str().unwrap()]).1;
+    assert!(level().contains("all 1 within"), "{}", level());
+    assert!(daemon.stop().success());
+    daemon.start_again();
+    daemon.wait_for_state("rec", "fresh");
+    assert!(level().contains("all 1 within"), "{}", level());
+}
+
 #[test]
 fn status_is_not_taken_in_by_other_servers() {
     let origin = Origin::start();

@@ -324,9 +324,12 @@ fn admin_key(address: SocketAddr) -> String {
     format!("admin = \"{address}\"")
 }
 
-/// A deployment's ban does not get through, by way of a change to the node's keys, and the daemon
-/// is told of it. `spoil` is given the right address of the admin port and one that says nothing.
-fn unreached(spoil: &dyn Fn(&Varnishd, (SocketAddr, SocketAddr), String) -> String) {
+/// Changes the keys of a node so that bans do not get there. Is also given the right address of the
+/// admin port and one that says nothing.
+type Spoil = dyn Fn(&Varnishd, (SocketAddr, SocketAddr), String) -> String;
+
+/// A deployment's ban does not get through, and the daemon is told of it.
+fn unreached(spoil: &Spoil) {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let origin = Origin::start();
     origin.serve(PATH, cacheable("one"));
