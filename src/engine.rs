@@ -61,7 +61,7 @@ pub use ledger::{
     Standing,
 };
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
-pub use record::{HistoryRecord, Record, Restored, VerdictRecord};
+pub use record::{HistoryRecord, HourRecord, Record, Restored, VerdictRecord};
 pub use remedy::RemedyState;
 pub use snapshot::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
 

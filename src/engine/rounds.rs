@@ -148,14 +148,16 @@ impl Engine {
         let planned = watch.next_due(jitter, now);
         watch.hurry.plan(planned);
         let due = watch.next_hurried(now).map_or(planned, |due| due.min(planned));
+        let mut records = Vec::new();
         for output in &outputs {
             if let Output::BecameFresh { node, after } = output
                 && let Some(node) = self.nodes.get_mut(node)
             {
-                node.consistency.showed(*after, now);
+                let stored = node.consistency.showed(&node.name, *after, now);
+                records.extend(stored.map(|record| Output::Record(Record::Hour(record))));
             }
         }
-        self.outputs.extend(outputs);
+        self.outputs.extend(outputs.into_iter().chain(records));
         for patient in patients {
             self.remedies.stale(patient, now);
         }
