@@ -22,6 +22,9 @@ const STEPS: [Duration; 5] = [
     Duration::from_secs(60),
 ];
 
+/// So long the first one waits where other nodes are about to take the invalidation too.
+const OTHERS: Duration = Duration::from_millis(50);
+
 /// From the beginning of one round to that of the next at least.
 const APART: Duration = Duration::from_secs(1);
 
@@ -59,12 +62,14 @@ impl Engine {
         self.counter
     }
 
-    /// A node took an invalidation that was received then: this watch is looked at.
+    /// A node took an invalidation that was received then: this watch is looked at. A look that
+    /// begins a moment later will do for `others`, too, that have not taken it yet.
     pub(super) fn hurry(
         &mut self,
         at: usize,
         node: &NodeName,
         received: Timestamp,
+        others: bool,
         now: Timestamp,
     ) {
         let moment = self.moment();
@@ -74,7 +79,7 @@ impl Engine {
         place.invalidated.get_or_insert(Invalidated { received, taken: moment });
         watch.hurry.asked = Some(Asked { since: now, moment, step: 0 });
         if watch.round.is_none() {
-            let due = watch.hurry.earliest(now);
+            let due = watch.hurry.earliest(if others { now + OTHERS } else { now });
             if due < watch.due {
                 self.set_round_timer(at, due);
             }

@@ -10,9 +10,6 @@
 
 mod proof;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -337,12 +334,16 @@ impl Engine {
             return;
         }
         let received = open.received;
+        let is_waiting = |(other, progress): (&NodeName, &Progress)| {
+            other != node && matches!(progress, Progress::Waiting(_))
+        };
+        let others = open.nodes.iter().any(is_waiting);
         let mut watches = BTreeSet::new();
         for endpoint in &open.verify {
             watches.extend(self.watches_of(endpoint));
         }
         for at in watches {
-            self.hurry(at, node, received, now);
+            self.hurry(at, node, received, others, now);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Whole stories, played through the engine in no time.
 
 mod causes;
+mod invalidating;
 mod proving;
 
 use std::collections::BTreeMap;

@@ -311,8 +311,11 @@ impl Place {
     /// change or an invalidation asked for that.
     fn followed(&mut self, began: Option<u64>) -> Option<Timestamp> {
         self.fresh_as_of = began;
-        let invalidated = self.invalidated.take_if(|invalidated| began > Some(invalidated.taken));
-        let received = invalidated.map(|invalidated| invalidated.received);
+        if self.invalidated.is_some_and(|invalidated| began <= Some(invalidated.taken)) {
+            // A round that begins later will tell, and one answer is enough.
+            return None;
+        }
+        let received = self.invalidated.take().map(|invalidated| invalidated.received);
         self.behind_since.take().into_iter().chain(received).min()
     }
 
