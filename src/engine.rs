@@ -154,7 +154,7 @@ impl Engine {
             Input::Replan(plan) => self.replan(plan, now),
             Input::ProbeNow => self.probe_now(now),
             Input::Inspected { node, result } => self.ledger.inspected(&node, result, now),
-            Input::CountedBans { node, result } => self.ledger.counted(&node, result, now),
+            Input::CountedBans { node, length } => self.ledger.counted(&node, length, now),
             Input::Delivered { node, results } => self.ledger.delivered(&node, results, now),
         }
         self.run_timers(now);

@@ -136,7 +136,7 @@ enum Done {
     Checked { node: NodeName, result: Result<Option<Process>, AdminProblem> },
     Inspected { node: NodeName, result: Result<Inspection, Miss> },
     Delivered { node: NodeName, results: Vec<Result<(), Miss>> },
-    Counted { node: NodeName, result: Result<usize, Miss> },
+    Counted { node: NodeName, length: Option<usize> },
     Gathered { id: EvidenceId, explanation: Explanation },
 }
 
@@ -373,9 +373,9 @@ impl Driver {
                     Done::Delivered { node, results: ledger::deliver(&peer, &bans).await }
                 }
                 (Request::CountBans, Some(peer)) => {
-                    Done::Counted { node, result: ledger::count(&peer).await }
+                    Done::Counted { node, length: ledger::count(&peer).await }
                 }
-                (Request::CountBans, None) => Done::Counted { node, result: Err(internal()) },
+                (Request::CountBans, None) => Done::Counted { node, length: None },
                 (Request::Inspect, None) => Done::Inspected { node, result: Err(internal()) },
                 (Request::Deliver(_), None) => {
                     Done::Delivered { node, results: vec![Err(internal())] }
@@ -428,7 +428,7 @@ impl Driver {
                 Some(Task::Deliver(node)) => {
                     Done::Delivered { node, results: vec![Err(internal())] }
                 }
-                Some(Task::Count(node)) => Done::Counted { node, result: Err(internal()) },
+                Some(Task::Count(node)) => Done::Counted { node, length: None },
                 Some(Task::Gather(id)) => {
                     let because = format!("the gathering of the evidence itself failed: {error}");
                     Done::Gathered { id, explanation: Explanation::undetermined(because) }
@@ -459,8 +459,8 @@ impl Driver {
             Done::Delivered { node, results } => {
                 self.engine.handle(Input::Delivered { node, results }, now);
             }
-            Done::Counted { node, result } => {
-                self.engine.handle(Input::CountedBans { node, result }, now);
+            Done::Counted { node, length } => {
+                self.engine.handle(Input::CountedBans { node, length }, now);
             }
             Done::Gathered { id, explanation } => {
                 self.engine.handle(Input::Evidence { id, explanation }, now);

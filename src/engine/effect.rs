@@ -66,8 +66,8 @@ pub enum Input {
     CountedBans {
         /// The node.
         node: NodeName,
-        /// How many there are, or as many as it shows.
-        result: Result<usize, Miss>,
+        /// How many there are, or as many as it shows; `None` when it did not answer.
+        length: Option<usize>,
     },
     /// Evidence was gathered, or could not be. Every gathering that was put out must be answered
     /// once; one whose target is gone is ignored.

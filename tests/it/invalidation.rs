@@ -178,6 +178,16 @@ async fn a_burst_is_pipelined_and_taken_in_order() {
     stage.invalidate(events);
     stage.until_settled(usize::try_from(COUNT).unwrap()).await;
     let whole = begin.elapsed();
+    let commands = (0..COUNT).map(|key| {
+        let ban = format!("obj.http.z == {key}");
+        Command::ban(ban.split(' ')).unwrap()
+    });
+    let begin = Instant::now();
+    let mut batch = client.batch(stream::iter(commands));
+    while let Some(result) = batch.next().await {
+        result.unwrap();
+    }
+    println!("again {:?}", begin.elapsed());
     println!("{COUNT} bans {bare:?}, {COUNT} invalidations {whole:?}");
     assert!(stage.all_taken());
     let listed: Vec<_> =

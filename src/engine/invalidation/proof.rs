@@ -1,7 +1,5 @@
 //! Whether a node that took an invalidation is fresh now.
 
-use std::collections::BTreeSet;
-
 use super::super::watch::Place;
 use super::super::{EndpointName, Engine};
 use super::{Open, Progress, Settled, Unprovable};
@@ -58,19 +56,19 @@ impl Engine {
         }
         let Some(watch) = self.watches.get(at) else { return };
         let Some(keys) = self.invalidations.proving.get(&watch.plan.endpoint) else { return };
-        let nodes: BTreeSet<NodeName> =
-            watch.places.iter().map(|place| place.node.clone()).collect();
+        // Most often this watch itself says no.
+        let is_fresh = |node: &NodeName, since| {
+            let place = watch.places.iter().find(|place| place.node == *node);
+            place.is_some_and(|place| Found::of(place, since) == Found::Fresh)
+        };
         let mut waiting = Vec::new();
         for key in keys {
             let Some(open) = self.invalidations.open.get(key) else { continue };
-            waiting.extend(
-                open.proving()
-                    .filter(|(node, _)| nodes.contains(*node))
-                    .map(|(node, since)| (*key, node.clone(), since)),
-            );
+            let fresh = open.proving().filter(|(node, since)| is_fresh(node, *since));
+            waiting.extend(fresh.map(|(node, since)| (*key, node.clone(), since)));
         }
         for (key, node, since) in waiting {
-            if self.found(key, &node, since) == Found::Fresh {
+            if !self.places(key, &node).any(|place| Found::of(place, since) != Found::Fresh) {
                 self.forget_deadline(key, &node);
                 self.settle(key, &node, Settled::Proven { at: now });
             }
@@ -130,18 +128,16 @@ impl Engine {
 
     /// How the endpoints of an invalidation stand at a node, by rounds that began after `since`.
     fn found(&self, key: u64, node: &NodeName, since: u64) -> Found {
-        let Some(open) = self.invalidations.open.get(&key) else { return Found::Nothing };
-        let mut found = Found::Nothing;
-        for endpoint in &open.verify {
-            for at in self.watches_of(endpoint) {
-                let places = self.watches.get(at).map(|watch| &watch.places);
-                let place = places.and_then(|all| all.iter().find(|place| place.node == *node));
-                if let Some(place) = place {
-                    found = found.worse(Found::of(place, since));
-                }
-            }
-        }
-        found
+        let places = self.places(key, node).map(|place| Found::of(place, since));
+        places.fold(Found::Nothing, Found::worse)
+    }
+
+    /// Every variant of every endpoint of an invalidation, at a node.
+    fn places<'a>(&'a self, key: u64, node: &'a NodeName) -> impl Iterator<Item = &'a Place> {
+        let endpoints = self.invalidations.open.get(&key).into_iter().flat_map(|open| &open.verify);
+        let watches = endpoints.flat_map(|endpoint| self.watches_of(endpoint));
+        let watches = watches.filter_map(|at| self.watches.get(at));
+        watches.filter_map(move |watch| watch.places.iter().find(|place| place.node == *node))
     }
 }
 
@@ -157,10 +153,10 @@ impl Open {
 
 impl Found {
     fn of(place: &Place, since: u64) -> Self {
-        if place.fresh_as_of.is_some_and(|began| began > since) {
+        let state = place.verdict.state;
+        if state == State::Fresh && place.fresh_as_of.is_some_and(|began| began > since) {
             return Self::Fresh;
         }
-        let state = place.verdict.state;
         Self::Not(state, place.inquiry.found(state).map(|found| found.cause))
     }
 

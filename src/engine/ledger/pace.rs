@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Ledger, LedgerOutput, Miss, Request};
+use super::{Ledger, LedgerOutput, Request};
 use crate::model::{NodeName, Timestamp};
 
 /// The list is counted after so many bans, and after so long while there are any.
@@ -79,23 +79,20 @@ impl Ledger {
     }
 
     /// A node answers [`Request::CountBans`]: how many bans are on its list, as far as it shows
-    /// them.
-    pub fn counted(&mut self, name: &NodeName, result: Result<usize, Miss>, now: Timestamp) {
+    /// them; `None` when it did not answer.
+    pub fn counted(&mut self, name: &NodeName, length: Option<usize>, now: Timestamp) {
         let limit = self.ban_list_limit;
         let Some(node) = self.nodes.get_mut(name).filter(|node| node.pace.counting) else { return };
         let pace = &mut node.pace;
         pace.counting = false;
         pace.counted = Some(now);
         pace.since = 0;
-        match result {
-            Ok(length) => {
-                pace.length = Some(length);
-                pace.is_paced = limit > 0 && length > limit;
-                if !pace.is_paced {
-                    pace.not_before = Timestamp::EPOCH;
-                }
-            }
-            Err(_) => pace.length = None,
+        pace.length = length;
+        if let Some(length) = length {
+            pace.is_paced = limit > 0 && length > limit;
+        }
+        if !pace.is_paced {
+            pace.not_before = Timestamp::EPOCH;
         }
         self.wake(name, now);
     }

@@ -1,10 +1,13 @@
 //! Nodes that come, go and lie low, and a daemon that is killed: nothing that was accepted is lost.
 
+mod varnish;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::*;
+use varnish::{Path, Varnish};
 
 const START: u64 = 1_700_000_000_000;
 
@@ -18,116 +21,6 @@ fn ban(at: u8) -> BanText {
 
 fn miss(result: BanResult, reason: &str) -> Miss {
     Miss { result, reason: reason.to_owned() }
-}
-
-/// What is between the daemon and a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Path {
-    Open,
-    /// Packets are dropped.
-    Dropped,
-    /// Connections are refused although varnishd runs.
-    Refused,
-}
-
-/// A varnishd.
-#[derive(Debug)]
-struct Varnish {
-    path: Path,
-    manager: u32,
-    /// The worker and when it was started.
-    worker: Option<(u32, Timestamp)>,
-    manager_runs: bool,
-    persistent: bool,
-    pids: u32,
-    /// The answer to the ban after so many more is lost.
-    loses: Option<usize>,
-    /// Bans that are answered with 106.
-    rejects: Option<u8>,
-    /// What was answered with 200, with the worker that took it.
-    took: Vec<BanText>,
-    /// How long it says that its list is.
-    listed: usize,
-}
-
-impl Varnish {
-    fn new(now: Timestamp) -> Self {
-        Self {
-            path: Path::Open,
-            manager: 10,
-            worker: Some((11, now)),
-            manager_runs: true,
-            persistent: false,
-            pids: 11,
-            loses: None,
-            rejects: None,
-            took: Vec::new(),
-            listed: 1,
-        }
-    }
-
-    /// Bans that are sent without waiting for each answer: once one has failed, the others were
-    /// sent and nobody waits for their answers.
-    fn pipelined(&mut self, bans: &[BanText]) -> Vec<Result<(), Miss>> {
-        let mut results: Vec<Result<(), Miss>> = Vec::new();
-        let mut failed = false;
-        for text in bans {
-            let mut result = self.ban(text);
-            if failed {
-                result = Err(miss(BanResult::Unconfirmed, "not_awaited"));
-            }
-            let is_unsent = result.as_ref().is_err_and(|miss| miss.result.is_unsent());
-            failed |= result.as_ref().is_err_and(|miss| miss.result != BanResult::Rejected);
-            results.push(result);
-            if is_unsent {
-                break;
-            }
-        }
-        results
-    }
-
-    fn pid(&mut self) -> u32 {
-        self.pids += 1;
-        self.pids
-    }
-
-    fn reach(&self) -> Result<(), Miss> {
-        match self.path {
-            Path::Dropped => Err(miss(BanResult::Unreachable, "connect_timeout")),
-            Path::Refused => Err(miss(BanResult::Unreachable, "refused")),
-            Path::Open if !self.manager_runs => Err(miss(BanResult::Unreachable, "refused")),
-            Path::Open => Ok(()),
-        }
-    }
-
-    fn process(&self) -> Process {
-        Process { manager: self.manager, worker: self.worker.map(|(pid, _)| pid) }
-    }
-
-    fn inspect(&self) -> Result<Inspection, Miss> {
-        let (process, persistent) = (Some(self.process()), self.persistent);
-        self.reach().map(|()| Inspection { process, persistent })
-    }
-
-    fn ban(&mut self, text: &BanText) -> Result<(), Miss> {
-        self.reach()?;
-        if self.worker.is_none() {
-            return Err(miss(BanResult::CacheStopped, "child_not_running"));
-        }
-        if self.rejects.is_some_and(|at| ban(at) == *text) {
-            return Err(miss(BanResult::Rejected, "rejected"));
-        }
-        match self.loses {
-            Some(0) => {
-                self.loses = None;
-                return Err(miss(BanResult::Unconfirmed, "closed"));
-            }
-            Some(left) => self.loses = Some(left - 1),
-            None => {}
-        }
-        self.took.push(text.clone());
-        Ok(())
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -329,7 +222,7 @@ impl World {
                     self.ledger.inspected(&name, result, self.now);
                 }
                 Request::CountBans => {
-                    let listed = varnish.reach().map(|()| varnish.listed);
+                    let listed = varnish.reach().ok().map(|()| varnish.listed);
                     self.ledger.counted(&name, listed, self.now);
                 }
                 Request::Deliver(bans) => {

@@ -189,8 +189,8 @@ impl Site {
                         Input::Delivered { node, results }
                     }
                     Request::CountBans => {
-                        let result = Ok(cache.listed);
-                        Input::CountedBans { node, result }
+                        let length = Some(cache.listed);
+                        Input::CountedBans { node, length }
                     }
                 }
             }
