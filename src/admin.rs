@@ -80,6 +80,7 @@ mod error;
 mod options;
 mod place;
 mod scripted;
+mod socket;
 mod target;
 mod task;
 mod workdir;

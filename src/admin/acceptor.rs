@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::connection::{Connection, over};
+use super::socket::Socket;
 use super::{AdminError, Kind, Note, Options, SecretSource, Stage};
 use crate::model::NodeName;
 
@@ -100,8 +101,9 @@ impl Acceptor {
                 fault(Kind::Listen { address, in_use, reason: error.to_string() })
             })?;
             let authenticate = async |(stream, peer): (TcpStream, SocketAddr)| {
-                let stream = Box::new(stream);
-                let mut connection = over(stream, node, secret, options, &|_| {}).await?;
+                let (socket, awaits_more) = Socket::new(stream);
+                let mut connection = over(Box::new(socket), node, secret, options, &|_| {}).await?;
+                connection.awaits_more = awaits_more;
                 connection.greeting.peer = Some(peer);
                 let asked = !connection.greeting.notes.contains(&Note::NoSecretAsked);
                 if asked || matches!(secret, SecretSource::None | SecretSource::Workdir) {

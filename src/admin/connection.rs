@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::codec::{Encoder as _, FramedRead};
 
 use super::place::MOST_ADDRESSES;
+use super::socket::{AwaitsMore, Socket};
 use super::{
     AdminError, Instance, Kind, Options, Place, SecretSource, Stage, Target, Workdir, WorkdirError,
 };
@@ -92,6 +93,7 @@ pub(super) struct Connection<T> {
     pub(super) output: BytesMut,
     pub(super) session: Session<T>,
     pub(super) greeting: Greeting,
+    pub(super) awaits_more: AwaitsMore,
 }
 
 /// Finds the target, connects and authenticates. `step` is told each stage as it begins.
@@ -186,7 +188,9 @@ async fn open_at<T>(
         stage: Stage::of_dialling(&error),
         kind: error.into(),
     })?;
-    let mut connection = over(Box::new(dialled.stream), node, secret, options, step).await?;
+    let (socket, awaits_more) = Socket::new(dialled.stream);
+    let mut connection = over(Box::new(socket), node, secret, options, step).await?;
+    connection.awaits_more = awaits_more;
     connection.greeting.peer = Some(dialled.peer);
     connection.greeting.lookup = dialled.lookup;
     connection.greeting.connect = dialled.connect;
@@ -217,6 +221,7 @@ pub(super) async fn over<T>(
             connect: Duration::ZERO,
             authenticate: Duration::ZERO,
         },
+        awaits_more: AwaitsMore::default(),
     };
     let handshake = connection.handshake(secret, &step);
     let result = match timeout(options.authenticate, handshake).await {

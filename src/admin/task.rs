@@ -298,7 +298,9 @@ impl<'a> Service<'a> {
             self.unpark();
             self.rearm(timer.as_mut());
             let takes = self.takes();
-            let Connection { reader, writer, output, .. } = &mut self.connection;
+            let in_flight = self.connection.session.in_flight();
+            let Connection { reader, writer, output, awaits_more, .. } = &mut self.connection;
+            awaits_more.set(in_flight > 1 && output.is_empty() && self.task.jobs.is_empty());
             tokio::select! {
                 biased;
                 item = reader.next(), if !resting => match self.hear(received(item)) {

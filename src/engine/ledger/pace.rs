@@ -13,6 +13,9 @@ use crate::model::{NodeName, Timestamp};
 const COUNTED_AFTER: usize = 1_000;
 const COUNTED_EVERY: Duration = Duration::from_secs(30);
 
+/// A burst has it counted no more often than that.
+const COUNTED_APART: Duration = Duration::from_secs(2);
+
 /// How often it is counted while it is too long.
 const COUNTED_WHEN_PACED: Duration = Duration::from_secs(10);
 
@@ -59,7 +62,7 @@ impl Pace {
         let after = |pause| self.counted.map_or(Timestamp::EPOCH, |at| at + pause);
         match self.since {
             _ if self.counting => None,
-            COUNTED_AFTER.. => Some(Timestamp::EPOCH),
+            COUNTED_AFTER.. => Some(after(COUNTED_APART)),
             _ if self.is_paced => Some(after(COUNTED_WHEN_PACED)),
             0 => None,
             _ => Some(after(COUNTED_EVERY)),
