@@ -552,3 +552,22 @@ fn bans_go_slowly_where_the_list_is_too_long() {
     site.play(600_000);
     assert!(counts(&site) <= before + 1, "it is not counted while nothing is sent");
 }
+
+#[test]
+fn a_round_that_was_under_way_proves_nothing() {
+    let mut site = Site::new(1);
+    site.play(40_000);
+    site.engine.handle(Input::ProbeNow, site.now);
+    site.engine.handle(Input::Tick, site.now);
+    site.play(5);
+    let event = Invalidation {
+        verify: vec![endpoint()],
+        prove: Some(Duration::from_secs(20)),
+        ..site.event(1, &[1])
+    };
+    site.invalidate(event).unwrap();
+    site.play(100);
+    assert!(site.settled.is_empty(), "it found the node fresh, and began before the ban");
+    site.play(2_000);
+    assert!(matches!(site.outcome(1), Settled::Proven { .. }), "{:?}", site.settled);
+}
