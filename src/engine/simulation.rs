@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::*;
 use crate::model::{Mark, Version};
 use crate::verdict::{
-    Answer, CacheSigns, Cause, Compare, Explanation, Failure, Outcome, Phases, State, Target,
-    Unversioned, Validators,
+    Answer, CacheSigns, Cause, Compare, Explanation, Failure, FetchRequest, Observation, Outcome,
+    Phases, State, Target, Unversioned, Validators,
 };
 
 /// What a server answers to one fetch.
