@@ -1,18 +1,20 @@
-//! The value of a pointer: which version of a URL is the current one.
+//! Which version of a URL is the current one, and the URLs that it is filled into.
+
+mod template;
 
 use std::fmt;
 use std::sync::Arc;
 
+pub use template::{VersionedUrl, VersionedUrlError};
+
 /// Whoever checks a URL may decode it more than once; nobody does so more often than this.
 const DECODINGS: usize = 3;
 
-/// The current version, as a pointer names it: what is filled into a [`UrlTemplate`].
+/// The current version, as a pointer names it: what is filled into a [`VersionedUrl`].
 ///
 /// 1 to 512 bytes of what the path of a URL can hold (RFC 3986 section 3.3, segments and the `/`
 /// between them), with nothing in it that would lead elsewhere: no `.` or `..` segment, and no
 /// control character, not even percent-encoded. Cloning shares the text.
-///
-/// [`UrlTemplate`]: super::UrlTemplate
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PointerValue(Arc<str>);
 
@@ -135,12 +137,12 @@ fn is_in_path(c: char) -> bool {
 }
 
 /// Whether a segment is `.` or `..`. Some servers take `\` for `/`.
-pub(super) fn has_dot_segment(path: &[u8]) -> bool {
+fn has_dot_segment(path: &[u8]) -> bool {
     path.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| matches!(segment, b"." | b".."))
 }
 
 /// The bytes with `%XX` decoded, and whether each `%` was followed by two hexadecimal digits.
-pub(super) fn decoded(bytes: &[u8]) -> (Vec<u8>, bool) {
+fn decoded(bytes: &[u8]) -> (Vec<u8>, bool) {
     let (mut out, mut is_whole) = (Vec::with_capacity(bytes.len()), true);
     let mut rest = bytes;
     while let Some((&first, after)) = rest.split_first() {

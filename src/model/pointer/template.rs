@@ -3,15 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::pointer::{decoded, has_dot_segment};
-use super::{HttpUrl, PointerValue, UrlError, ValueFault};
+use super::{PointerValue, ValueFault, decoded, has_dot_segment};
+use crate::model::{HttpUrl, UrlError};
 
 /// Where the value goes.
 const PLACE: &str = "{value}";
 
 /// A URL with `{value}` in its path or its query, once or more: what a pointer leads to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct UrlTemplate {
+pub struct VersionedUrl {
     /// What stands before, between and after the places of the value.
     parts: Vec<String>,
     /// In which of the parts the query begins, if there is one.
@@ -22,7 +22,7 @@ pub struct UrlTemplate {
 
 /// Why a text is no template of URLs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TemplateError {
+pub enum VersionedUrlError {
     /// It has no place for the value.
     #[error("expected a URL with {{value}} in its path or query, got {got:?}")]
     NoPlace {
@@ -37,7 +37,7 @@ pub enum TemplateError {
     Url(#[from] UrlError),
 }
 
-impl UrlTemplate {
+impl VersionedUrl {
     /// The URL with the value in its place.
     ///
     /// # Errors
@@ -67,19 +67,19 @@ impl UrlTemplate {
     }
 }
 
-impl FromStr for UrlTemplate {
-    type Err = TemplateError;
+impl FromStr for VersionedUrl {
+    type Err = VersionedUrlError;
 
-    fn from_str(text: &str) -> Result<Self, TemplateError> {
+    fn from_str(text: &str) -> Result<Self, VersionedUrlError> {
         if !text.contains(PLACE) {
-            return Err(TemplateError::NoPlace { got: text.to_owned() });
+            return Err(VersionedUrlError::NoPlace { got: text.to_owned() });
         }
         let sample: HttpUrl = text.replace(PLACE, "v").parse()?;
         let parts: Vec<String> = text.split(PLACE).map(str::to_owned).collect();
         let host_ends = sample.scheme().as_str().len() + "://".len() + sample.authority().len();
         // A value within the host would have made the host longer than what stands before it.
         if parts.first().is_none_or(|first| first.len() < host_ends + 1) {
-            return Err(TemplateError::InHost);
+            return Err(VersionedUrlError::InHost);
         }
         let query_from = parts.iter().position(|part| part.contains('?'));
         let path = sample.path_and_query().split('?').next().unwrap_or_default();
@@ -88,7 +88,7 @@ impl FromStr for UrlTemplate {
     }
 }
 
-impl fmt::Display for UrlTemplate {
+impl fmt::Display for VersionedUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.parts.join(PLACE))
     }
@@ -101,14 +101,14 @@ mod tests {
     use super::*;
 
     fn filled(template: &str, value: &str) -> Result<String, ValueFault> {
-        let template: UrlTemplate = template.parse().unwrap();
+        let template: VersionedUrl = template.parse().unwrap();
         PointerValue::new(value).and_then(|value| template.fill(&value)).map(|url| url.to_string())
     }
 
     #[test]
     fn the_value_goes_where_it_belongs() {
         let text = "http://rec.example.com/api/{value}/list?v={value}";
-        assert_eq!(text.parse::<UrlTemplate>().unwrap().to_string(), text);
+        assert_eq!(text.parse::<VersionedUrl>().unwrap().to_string(), text);
         let url = "http://rec.example.com/api/42/list?v=42";
         assert_eq!(filled(text, "42").as_deref(), Ok(url));
         assert_eq!(filled("http://a?{value}", "42").as_deref(), Ok("http://a/?42"));
@@ -127,23 +127,26 @@ mod tests {
 
     #[test]
     fn a_template_has_its_place_in_path_or_query() {
-        let wrong = |text: &str| text.parse::<UrlTemplate>().unwrap_err();
-        assert!(matches!(wrong("http://a/b"), TemplateError::NoPlace { .. }));
+        let wrong = |text: &str| text.parse::<VersionedUrl>().unwrap_err();
+        assert!(matches!(wrong("http://a/b"), VersionedUrlError::NoPlace { .. }));
         for text in ["http://{value}/", "http://{value}.example.com/", "http://a:{value}/"] {
-            assert!(matches!(wrong(text), TemplateError::InHost | TemplateError::Url(_)), "{text}");
+            assert!(
+                matches!(wrong(text), VersionedUrlError::InHost | VersionedUrlError::Url(_)),
+                "{text}"
+            );
         }
-        assert_eq!(wrong("http://{value}/{value}"), TemplateError::InHost);
-        assert!(matches!(wrong("a/{value}"), TemplateError::Url(UrlError::Scheme { .. })));
+        assert_eq!(wrong("http://{value}/{value}"), VersionedUrlError::InHost);
+        assert!(matches!(wrong("a/{value}"), VersionedUrlError::Url(UrlError::Scheme { .. })));
         assert!(matches!(
             wrong("http://a/{value} x"),
-            TemplateError::Url(UrlError::Character { .. })
+            VersionedUrlError::Url(UrlError::Character { .. })
         ));
     }
 
     proptest! {
         #[test]
         fn no_value_changes_what_stands_around_it(value in "[ -~]{1,20}") {
-            let template: UrlTemplate = "http://h/a/{value}/z?q=1".parse().unwrap();
+            let template: VersionedUrl = "http://h/a/{value}/z?q=1".parse().unwrap();
             if let Ok(url) = PointerValue::new(&value).and_then(|value| template.fill(&value)) {
                 prop_assert_eq!(url.authority(), "h");
                 let path = url.path_and_query();
