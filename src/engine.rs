@@ -14,6 +14,7 @@ mod errand;
 mod explain;
 mod ledger;
 mod plan;
+mod pointer;
 mod record;
 mod remedy;
 mod replan;
@@ -36,6 +37,7 @@ use budget::Budget;
 use canary::Canaries;
 use errand::Owner;
 use explain::Inquiries;
+use pointer::Pointers;
 use remedy::Remedies;
 use watch::Watch;
 
@@ -53,6 +55,9 @@ pub use ledger::{
     Miss, Needless, News, Pending as PendingBan, Process, Request, Standing,
 };
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
+pub use pointer::{
+    FindingKind, PointerFinding, PointerNews, PointerPlan, PointerSnapshot, PointerState,
+};
 pub use record::{HistoryRecord, Record, Restored, VerdictRecord};
 pub use remedy::RemedyState;
 pub use snapshot::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
@@ -70,6 +75,7 @@ pub struct Engine {
     inquiries: Inquiries,
     timers: BinaryHeap<Reverse<(Timestamp, u64, Timer)>>,
     canaries: Canaries,
+    pointers: Pointers,
     remedies: Remedies,
     ledger: Ledger,
     outputs: VecDeque<Output>,
@@ -119,6 +125,7 @@ impl Engine {
             inquiries: Inquiries::default(),
             timers: BinaryHeap::new(),
             canaries: Canaries::new(seed),
+            pointers: Pointers::default(),
             remedies: Remedies::new(),
             ledger: Ledger::new(LedgerLimits::default(), restored.ledger, seed, now),
             outputs: VecDeque::new(),
@@ -147,6 +154,7 @@ impl Engine {
             Input::Delivered { node, results } => self.ledger.delivered(&node, results, now),
         }
         self.run_timers(now);
+        self.tick_pointers(now);
         self.canaries.tick(now);
         self.remedies.tick(now);
         self.ledger.tick(now);
@@ -187,6 +195,7 @@ impl Engine {
         timer
             .into_iter()
             .chain(self.canaries.next_deadline())
+            .chain(self.pointers.next_deadline())
             .chain(self.remedies.next_deadline())
             .chain(self.ledger.next_deadline())
             .min()
@@ -219,7 +228,7 @@ impl Engine {
         for ((endpoint, variant), at) in &self.names {
             let Some(watch) = self.watches.get(*at) else { continue };
             if last_endpoint != Some(endpoint) {
-                endpoints += 1;
+                endpoints += usize::from(!self.pointers.has(endpoint));
                 last_endpoint = Some(endpoint);
             }
             let first = targets.len();
@@ -256,7 +265,9 @@ impl Engine {
             canary: self.canaries.state(&node.name),
             level: node.consistency.level(open.get(&node.name).map_or(&[], Vec::as_slice), now),
         });
-        Snapshot { taken: now, targets, nodes: nodes.collect(), endpoints }
+        let nodes = nodes.collect();
+        let pointers = self.pointer_snapshots();
+        Snapshot { taken: now, targets, nodes, pointers, endpoints }
     }
 
     /// Everything that is worth storing, for the end of the daemon.

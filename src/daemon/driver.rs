@@ -16,8 +16,8 @@ use crate::admin::AdminError;
 use crate::clock::Clock;
 use crate::engine::{
     AdminProblem, BanResult, BanSource, Case, Engine, EntryId, Errand, ErrandId, ErrandResult,
-    EvidenceId, FetchId, Input, Inspection, Issue, Ledger, Miss, News, Output, Plan, Process,
-    Record, Request, Side, Snapshot,
+    EvidenceId, FetchId, Input, Inspection, Issue, Ledger, Miss, News, Output, Plan, PointerNews,
+    Process, Record, Request, Side, Snapshot,
 };
 use crate::expose::Metrics;
 use crate::model::{EndpointName, NodeName, VariantName};
@@ -101,6 +101,8 @@ pub enum Event {
         /// What came of it.
         result: String,
     },
+    /// Something about a pointer.
+    Pointer(PointerNews),
     /// Something of the ledger to be counted or told.
     News(News),
     /// Nothing is under way and nothing will be due: a plan for one round is done.
@@ -252,6 +254,7 @@ impl Driver {
                 None
             }
             Output::News(news) => Some(Event::News(news)),
+            Output::Pointer(news) => Some(Event::Pointer(news)),
             Output::GatherEvidence { id, case } => {
                 self.gather(id, case);
                 None

@@ -24,6 +24,7 @@ pub fn plan(config: &Config) -> Plan {
             })
             .collect(),
         watches: config.endpoints.iter().flat_map(watch_plans).collect(),
+        pointers: Vec::new(),
         remedy_max_rate: config.daemon.remedy_max_rate,
         once: false,
         explain: true,

@@ -177,6 +177,7 @@ impl Daemon {
             Event::CanaryChanged { node, up, problem } => {
                 journal::canary_changed(&node, up, problem.as_deref());
             }
+            Event::Pointer(news) => journal::pointer(&news),
             Event::News(news) => ledger::tell(news, &self.metrics),
             Event::Idle => {}
         }

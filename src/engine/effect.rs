@@ -8,6 +8,7 @@ use super::errand::{Errand, ErrandId, ErrandResult};
 use super::explain::{Case, EvidenceId};
 use super::ledger::{Inspection, Miss, News, Process, Request};
 use super::plan::Plan;
+use super::pointer::PointerNews;
 use super::record::Record;
 use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName};
 use crate::verdict::proof::Proof;
@@ -143,6 +144,8 @@ pub enum Output {
         /// The cause, where it is known already.
         cause: Option<Cause>,
     },
+    /// Something about a pointer: one line for the log.
+    Pointer(PointerNews),
     /// An admin port was lost or is back, or showed itself for the first time.
     AdminChanged {
         /// The node.

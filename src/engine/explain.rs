@@ -86,6 +86,12 @@ impl Inquiries {
         self.under_way.clear();
         self.waiting.clear();
     }
+
+    /// Lets go of what is asked about one watch: it is gone.
+    pub(super) fn forget(&mut self, at: usize) {
+        self.under_way.retain(|_, (watch, ..)| *watch != at);
+        self.waiting.retain(|(watch, _)| *watch != at);
+    }
 }
 
 const fn is_old(state: State) -> bool {

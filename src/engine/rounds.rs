@@ -110,6 +110,7 @@ impl Engine {
             self.outputs.push_back(Output::Record(record));
         }
         self.note_origin(at, observation, now);
+        self.pointer_answered(at, now);
         self.origin_sight(at, sight, now);
     }
 
@@ -143,7 +144,6 @@ impl Engine {
                 patients.extend(patient(watch, outcome.place));
             }
         }
-        let due = watch.next_due(jitter, now);
         for output in &outputs {
             if let Output::BecameFresh { node, after } = output
                 && let Some(node) = self.nodes.get_mut(node)
@@ -156,6 +156,9 @@ impl Engine {
             self.remedies.stale(patient, now);
         }
         self.inquire(at, now);
+        self.pointer_round(at, now);
+        let Some(watch) = self.watch(at).filter(|watch| !watch.retired) else { return };
+        let due = watch.next_due(jitter, now);
         if !once {
             self.set_round_timer(at, due);
         }
@@ -163,7 +166,7 @@ impl Engine {
 
     pub(super) fn probe_now(&mut self, now: Timestamp) {
         for at in 0..self.watches.len() {
-            if self.watch(at).is_some_and(|watch| watch.round.is_none()) {
+            if self.watch(at).is_some_and(|watch| watch.round.is_none() && !watch.retired) {
                 self.set_round_timer(at, now);
             }
         }
