@@ -32,12 +32,26 @@ pub enum VersionedUrlError {
     /// The value would choose the server.
     #[error("{{value}} cannot stand in the host of a URL: expected it in the path or the query")]
     InHost,
+    /// A brace that belongs to no `{value}`: a placeholder that there is not.
+    #[error("expected {{value}} and no other braces, got {got:?}")]
+    Braces {
+        /// What was written.
+        got: String,
+    },
     /// With a value in its place it is no URL.
     #[error(transparent)]
     Url(#[from] UrlError),
 }
 
 impl VersionedUrl {
+    /// The host and port of these URLs, as written.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        let first = self.parts.first().map(String::as_str).unwrap_or_default();
+        let rest = first.split_once("://").map(|(_, rest)| rest).unwrap_or_default();
+        rest.split(['/', '?']).next().unwrap_or_default()
+    }
+
     /// The URL with the value in its place.
     ///
     /// # Errors
@@ -74,7 +88,11 @@ impl FromStr for VersionedUrl {
         if !text.contains(PLACE) {
             return Err(VersionedUrlError::NoPlace { got: text.to_owned() });
         }
-        let sample: HttpUrl = text.replace(PLACE, "v").parse()?;
+        let sample = text.replace(PLACE, "v");
+        if sample.contains(['{', '}']) {
+            return Err(VersionedUrlError::Braces { got: text.to_owned() });
+        }
+        let sample: HttpUrl = sample.parse()?;
         let parts: Vec<String> = text.split(PLACE).map(str::to_owned).collect();
         let host_ends = sample.scheme().as_str().len() + "://".len() + sample.authority().len();
         // A value within the host would have made the host longer than what stands before it.
@@ -109,6 +127,7 @@ mod tests {
     fn the_value_goes_where_it_belongs() {
         let text = "http://rec.example.com/api/{value}/list?v={value}";
         assert_eq!(text.parse::<VersionedUrl>().unwrap().to_string(), text);
+        assert_eq!(text.parse::<VersionedUrl>().unwrap().authority(), "rec.example.com");
         let url = "http://rec.example.com/api/42/list?v=42";
         assert_eq!(filled(text, "42").as_deref(), Ok(url));
         assert_eq!(filled("http://a?{value}", "42").as_deref(), Ok("http://a/?42"));
@@ -135,6 +154,8 @@ mod tests {
                 "{text}"
             );
         }
+        let braces = wrong("http://a/{value}/{model}");
+        assert!(matches!(braces, VersionedUrlError::Braces { .. }));
         assert_eq!(wrong("http://{value}/{value}"), VersionedUrlError::InHost);
         assert!(matches!(wrong("a/{value}"), VersionedUrlError::Url(UrlError::Scheme { .. })));
         assert!(matches!(
