@@ -24,6 +24,7 @@ mod fleet;
 mod incident;
 mod layers;
 mod ledger;
+mod pointer;
 mod probe;
 mod purge;
 mod readme;
