@@ -517,7 +517,9 @@ impl Engine {
                     _ => now,
                 };
                 let since = *pointer.trouble.get_or_insert(since);
-                let lasts = now.since(since) >= max_stale && is_settled;
+                // An origin that shows nothing cannot hold still either.
+                let is_sure = is_settled || alarm == PointerState::Unreadable;
+                let lasts = now.since(since) >= max_stale && is_sure;
                 let goes_on = pointer.state == alarm;
                 if lasts || goes_on || found.is_certain { alarm } else { PointerState::Lagging }
             }
