@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::model::{HostName, NameError, NodeName, Timestamp};
 
@@ -141,9 +141,9 @@ impl ConfirmedResult {
         Self::Unknown,
     ];
 
-    /// In a word, as it is written.
+    /// In a word, as it is written; fit for a metric's label.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Taken => "taken",
             Self::Proven => "proven",
@@ -160,17 +160,14 @@ impl ConfirmedResult {
     /// The result of that name; [`Unknown`](Self::Unknown) for any other.
     #[must_use]
     pub fn from_label(label: &str) -> Self {
-        let named = Self::ALL.into_iter().find(|result| result.as_str() == label);
+        let named = Self::ALL.into_iter().find(|result| result.label() == label);
         named.unwrap_or(Self::Unknown)
     }
 
-    /// Whether the node took every ban of the event.
+    /// Whether the node took every ban, and nothing is known to have survived them.
     #[must_use]
-    pub const fn was_taken(self) -> bool {
-        matches!(
-            self,
-            Self::Taken | Self::Proven | Self::Replaced | Self::Survived | Self::Unprovable
-        )
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::Taken | Self::Proven | Self::Replaced)
     }
 }
 
@@ -214,26 +211,43 @@ impl Confirmation {
         Ok(Self { event, host, nodes, detail: document.detail.map(cut) })
     }
 
+    /// Whether there is a node, and every one has a result that
+    /// [`is_success`](ConfirmedResult::is_success).
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        !self.nodes.is_empty() && self.nodes.values().all(|node| node.result.is_success())
+    }
+
     /// The confirmation as one line of JSON, which [`from_json`](Self::from_json) reads back.
     #[must_use]
     pub fn to_json(&self) -> String {
+        // Strings and numbers that are finite cannot fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    fn document(&self) -> Document {
         let nodes = self.nodes.iter().map(|(name, node)| {
             let node = Node {
-                result: node.result.as_str().to_owned(),
+                result: node.result.label().to_owned(),
                 detail: node.detail.clone().map(cut),
                 at: node.at.as_seconds(),
             };
             (name.to_string(), node)
         });
-        let document = Document {
+        Document {
             schema: SCHEMA,
             event: self.event.clone(),
             host: self.host.to_string(),
             nodes: nodes.collect(),
             detail: self.detail.clone().map(cut),
-        };
-        // Strings and numbers that are finite cannot fail.
-        serde_json::to_string(&document).unwrap_or_default()
+        }
+    }
+}
+
+/// As the stream of replies has it.
+impl Serialize for Confirmation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.document().serialize(serializer)
     }
 }
 
@@ -278,6 +292,22 @@ mod tests {
                 + r#""cache-02":{"result":"rejected","detail":"106 \"x\"","at":1795490000.123}}}"#
         );
         assert_eq!(Confirmation::from_json(json.as_bytes()), Ok(confirmation));
+    }
+
+    #[test]
+    fn success_is_of_every_node() {
+        let mut confirmation = sample();
+        assert!(!confirmation.is_success());
+        confirmation.nodes.pop_last();
+        assert!(confirmation.is_success());
+        confirmation.nodes.pop_last();
+        assert!(!confirmation.is_success(), "nobody did anything");
+        let good: Vec<_> =
+            ConfirmedResult::ALL.into_iter().filter(|result| result.is_success()).collect();
+        assert_eq!(
+            good.iter().map(|r| r.label()).collect::<Vec<_>>(),
+            ["taken", "proven", "replaced"]
+        );
     }
 
     #[test]

@@ -251,7 +251,13 @@ proptest! {
             let around = |text: &str| format!("{before}{text}{behind}").into_bytes();
             prop_assert!(hits(&ban, &around(&value)), "{}", ban);
             prop_assert_eq!(hits(&ban, &around(&other)), value == other, "{}", ban);
-            for more in [format!("{value}x"), format!("x{value}"), String::new()] {
+            // What differs in one character only, too.
+            let changed = value.char_indices().map(|(at, c)| {
+                let put = if c == 'a' { "b" } else { "a" };
+                [&value[..at], put, &value[at + c.len_utf8()..]].concat()
+            });
+            let others = [format!("{value}x"), format!("x{value}"), String::new()];
+            for more in others.into_iter().chain(changed) {
                 let hit = hits(&ban, &around(&more));
                 prop_assert!(!hit, "{} hits {:?}", ban, more);
             }
