@@ -189,7 +189,7 @@ fn source(section: &mut Section<'_>) -> Option<EventSource> {
 fn scope<'t>(section: &mut Section<'t>, endpoints: &Names<'t>) -> Scope {
     let ban = section.optional("ban", ban);
     let urls = section.optional("urls", |value, findings| {
-        let urls = value::list(value, findings, |v, f| value::parsed::<UrlTemplate>(v, f))?;
+        let urls = value::list(value, findings, value::parsed::<UrlTemplate>)?;
         if urls.is_empty() || urls.len() > MOST_URLS {
             let got = urls.len();
             findings.wrong(value.span(), format!("expected 1 to {MOST_URLS} URLs, got {got}"));

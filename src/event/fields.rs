@@ -65,7 +65,7 @@ fn from_plain(fields: &[(&'static str, &[u8])]) -> Result<Event, EventError> {
             "verify" => event.verify.push(endpoint(text)?),
             "node" => event.nodes.get_or_insert_default().push(node(text)?),
             "prove" => {
-                let prove = parse_duration(text).map_err(duration)?;
+                let prove = parse_duration(text).map_err(|error| duration(&error))?;
                 once(&mut event.prove, prove).ok_or_else(twice)?;
             }
             "reason" => once(&mut event.reason, text.to_owned()).ok_or_else(twice)?,

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{EndpointName, HttpUrl, NameError, NodeName, Untrusted, parse_duration};
+use crate::model::{
+    AddressError, DurationError, EndpointName, HttpUrl, NameError, NodeName, Untrusted, UrlError,
+    parse_duration,
+};
 
 use super::{Event, EventError, LONGEST_EVENT, SCHEMA, timestamp};
 
@@ -79,7 +82,7 @@ impl Event {
             endpoints: written.endpoints.iter().map(|n| endpoint(n)).collect::<Result<_, _>>()?,
             verify: written.verify.iter().map(|n| endpoint(n)).collect::<Result<_, _>>()?,
             nodes: nodes.transpose()?,
-            prove: prove.map_err(duration)?,
+            prove: prove.map_err(|error| duration(&error))?,
             reason: written.reason,
             issued: issued.transpose()?,
         }
@@ -127,13 +130,12 @@ fn name(what: &'static str, text: &str, source: NameError) -> EventError {
     EventError::Name { what, got: excerpt(text), source }
 }
 
-pub(super) fn duration(error: crate::model::DurationError) -> EventError {
-    EventError::Duration(crate::model::DurationError { got: excerpt(&error.got) })
+pub(super) fn duration(error: &DurationError) -> EventError {
+    EventError::Duration(DurationError { got: excerpt(&error.got) })
 }
 
 /// The error without a text of any length in it.
-fn short(error: crate::model::UrlError) -> crate::model::UrlError {
-    use crate::model::{AddressError, UrlError};
+fn short(error: UrlError) -> UrlError {
     match error {
         UrlError::Scheme { got } => UrlError::Scheme { got: excerpt(&got) },
         UrlError::Authority(AddressError::NoPort { got }) => {

@@ -252,9 +252,13 @@ proptest! {
             prop_assert!(hits(&ban, &around(&value)), "{}", ban);
             prop_assert_eq!(hits(&ban, &around(&other)), value == other, "{}", ban);
             // What differs in one character only, too.
-            let changed = value.char_indices().map(|(at, c)| {
-                let put = if c == 'a' { "b" } else { "a" };
-                [&value[..at], put, &value[at + c.len_utf8()..]].concat()
+            let changed = (0..value.chars().count()).map(|changed| {
+                let put = |(at, c)| match c {
+                    c if at != changed => c,
+                    'a' => 'b',
+                    _ => 'a',
+                };
+                value.chars().enumerate().map(put).collect()
             });
             let others = [format!("{value}x"), format!("x{value}"), String::new()];
             for more in others.into_iter().chain(changed) {
