@@ -58,7 +58,7 @@ pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
 pub use pointer::{
     FindingKind, PointerFinding, PointerNews, PointerPlan, PointerSnapshot, PointerState,
 };
-pub use record::{HistoryRecord, Record, Restored, VerdictRecord};
+pub use record::{HistoryRecord, HourRecord, Record, Restored, VerdictRecord};
 pub use remedy::RemedyState;
 pub use snapshot::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
 

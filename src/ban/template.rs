@@ -27,7 +27,8 @@ use place::{PlaceFault, Walker};
 /// use purgewatch::ban::Template;
 ///
 /// let template = Template::parse("obj.http.x-url ~ ^/models/{1}/")?;
-/// let ban = template.fill(&mut |_| Ok::<_, ()>("v1.2 && obj.status == 200".to_owned()))?;
+/// let value = "v1.2 && obj.status == 200";
+/// let ban = template.fill(&mut |_| Ok::<_, std::convert::Infallible>(value.to_owned()))?;
 /// assert_eq!(
 ///     ban.to_string(),
 ///     r"obj.http.x-url ~ ^/models/v1\.2\x20\x26\x26\x20obj\.status\x20==\x20200/"
@@ -105,7 +106,7 @@ pub enum FillError<E> {
         /// The operator before it.
         operator: &'static str,
         /// What is wrong with it there.
-        source: Refusal,
+        source: Box<Refusal>,
     },
 }
 
@@ -213,7 +214,7 @@ impl Slot {
             placeholder: first.to_owned(),
             field: field.to_string(),
             operator: operator.as_str(),
-            source,
+            source: Box::new(source),
         };
         let parsed = parse_words(&words).map_err(unsayable)?;
         match parsed.conditions() {

@@ -61,12 +61,12 @@ pub struct Pointer {
 }
 
 impl Pointer {
-    /// The requests a second that its schedule alone makes at its origin: for the pointer and for
-    /// each URL of one version.
+    /// The requests a second that its schedule alone makes at its origin: for each URL of one
+    /// version, and for the pointer where that is read from there.
     #[must_use]
     pub fn rate(&self) -> f64 {
         let urls = u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX);
-        f64::from(urls.saturating_add(1)) / self.interval.as_secs_f64()
+        f64::from(urls.saturating_add(u32::from(self.through_nodes))) / self.interval.as_secs_f64()
     }
 }
 

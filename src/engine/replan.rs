@@ -6,7 +6,7 @@ use super::admin::Node;
 use super::budget::Budget;
 use super::schedule::Grid;
 use super::watch::Watch;
-use super::{Engine, Output, Plan, Record, Restored};
+use super::{Engine, HourRecord, Output, Plan, Record, Restored};
 use crate::model::{EndpointName, Timestamp, VariantName};
 use crate::verdict::OriginHistory;
 
@@ -101,6 +101,7 @@ impl Engine {
     }
 
     pub(super) fn restore(&mut self, restored: Restored, now: Timestamp) {
+        self.restore_hours(&restored.hours, now);
         for record in restored.histories {
             let names = (record.endpoint.clone(), record.variant.clone());
             let Some(watch) = self.watch_named(&names) else {
@@ -123,6 +124,14 @@ impl Engine {
             }
         }
         self.restore_pointers(now);
+    }
+
+    fn restore_hours(&mut self, hours: &[HourRecord], now: Timestamp) {
+        for record in hours {
+            if let Some(node) = self.nodes.get_mut(&record.node) {
+                node.consistency.restore(record, now);
+            }
+        }
     }
 
     fn watch_named(&mut self, names: &(EndpointName, VariantName)) -> Option<&mut Watch> {

@@ -144,14 +144,16 @@ impl Engine {
                 patients.extend(patient(watch, outcome.place));
             }
         }
+        let mut records = Vec::new();
         for output in &outputs {
             if let Output::BecameFresh { node, after } = output
                 && let Some(node) = self.nodes.get_mut(node)
             {
-                node.consistency.showed(*after, now);
+                let stored = node.consistency.showed(&node.name, *after, now);
+                records.extend(stored.map(|record| Output::Record(Record::Hour(record))));
             }
         }
-        self.outputs.extend(outputs);
+        self.outputs.extend(outputs.into_iter().chain(records));
         for patient in patients {
             self.remedies.stale(patient, now);
         }

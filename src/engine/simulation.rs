@@ -336,6 +336,7 @@ fn a_restart_does_not_reset_an_alarm() {
         match record {
             Record::History(record) => restored.histories = vec![record],
             Record::Verdict(record) => restored.verdicts = vec![record],
+            Record::Hour(_) => {}
             Record::Forget { .. } | Record::Ledger(_) => panic!("nothing was forgotten"),
         }
     }

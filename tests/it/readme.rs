@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use purgewatch::commands::Exit;
+use purgewatch::event::{Event, EventError, Placeholder};
 use regex::Regex;
 
 use crate::support::daemon::{Daemon, QUICK, endpoint, peers, purgewatch};
@@ -487,8 +488,83 @@ fn the_keys_are_those_of_the_program() {
         assert_eq!(keys, set(listed[1].split(", ").map(str::to_owned)), "{table}");
         tables.insert(table);
     }
-    let expected = ["[daemon]", "[defaults]", "[[node]]", "[[origin]]", "[[endpoint]]"];
+    let expected = [
+        "[daemon]",
+        "[defaults]",
+        "[[node]]",
+        "[[origin]]",
+        "[[endpoint]]",
+        "[[pointer]]",
+        "[redis]",
+        "[[subscription]]",
+        "[invalidations]",
+    ];
     assert_eq!(tables, set(expected.map(str::to_owned)));
+}
+
+/// The keys of an event are read, as JSON and as fields, and no others.
+#[test]
+fn the_keys_of_an_event_are_those_of_the_program() {
+    let value = |key: &str| match key {
+        "url" | "urls" => "http://a/",
+        "prove" => "1m",
+        "issued" => "1795490000",
+        "schema" => "1",
+        _ => "a",
+    };
+    let (mut keys, mut fields) = (BTreeSet::new(), BTreeSet::from(["event".to_owned()]));
+    for row in rows(&readme(), "key of the JSON") {
+        for key in spans(&row[0]) {
+            let text = match key.as_str() {
+                "schema" | "issued" => value(&key).to_owned(),
+                list if list.ends_with('s') || list == "verify" => format!("[\"{}\"]", value(list)),
+                one => format!("\"{}\"", value(one)),
+            };
+            let mut json = format!("{{\"{key}\": {text}");
+            if key != "bans" {
+                json.push_str(", \"bans\": [\"a\"]");
+            }
+            let event = Event::from_json((json + "}").as_bytes());
+            assert!(event.is_ok(), "{key}: {event:?}");
+            keys.insert(key);
+        }
+        for field in spans(&row[1]) {
+            let more = (field != "ban").then_some((&b"ban"[..], &b"a"[..]));
+            let given = more.into_iter().chain([(field.as_bytes(), value(&field).as_bytes())]);
+            let event = Event::from_fields(given);
+            assert!(event.is_ok(), "{field}: {event:?}");
+            fields.insert(field);
+        }
+    }
+    // Each says which there are when it does not know one.
+    let listed = |error: EventError, splits: &[char]| {
+        let text = error.to_string();
+        let (_, known) = text.split_once("expected ").unwrap();
+        let known = known.split(" at line").next().unwrap().replace("one of ", "");
+        set(known.replace("(JSON)", "").replace(" or ", " ").split(splits).filter_map(|word| {
+            let word = word.trim().trim_matches('`');
+            (!word.is_empty()).then(|| word.to_owned())
+        }))
+    };
+    let unknown = Event::from_json(b"{\"none\": 1}").unwrap_err();
+    assert_eq!(listed(unknown, &[',']), keys);
+    let unknown = Event::from_fields([(&b"none"[..], &b"1"[..])]).unwrap_err();
+    assert_eq!(listed(unknown, &[',', ' ']), fields);
+    // And what the page shows can be read.
+    for block in blocks(&readme(), "json").iter().filter(|block| block.contains("bans")) {
+        assert!(Event::from_json(block.as_bytes()).is_ok(), "{block}");
+    }
+}
+
+#[test]
+fn the_placeholders_are_accepted() {
+    let shown = rows(&readme(), "placeholder");
+    let placeholders: Vec<String> = shown.iter().flat_map(|row| spans(&row[0])).collect();
+    assert!(placeholders.len() >= 5, "{placeholders:?}");
+    for placeholder in placeholders {
+        let name = placeholder.trim_matches(['{', '}']);
+        assert!(name.parse::<Placeholder>().is_ok(), "{placeholder}");
+    }
 }
 
 #[test]

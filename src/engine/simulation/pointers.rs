@@ -115,7 +115,7 @@ impl World {
         }
         let (histories, verdicts) =
             (histories.into_values().collect(), verdicts.into_values().collect());
-        Restored { histories, verdicts, ledger: Vec::new() }
+        Restored { histories, verdicts, ..Restored::default() }
     }
 }
 
