@@ -124,11 +124,15 @@ fn scraped() -> BTreeMap<String, Exported> {
     let canary = "canary = \"/\"\ncanary_interval = \"1s\"\n[[origin]]";
     let away =
         "[[node]]\nname = \"away\"\nhttp = \"http://127.0.0.1:1\"\nadmin = \"127.0.0.1:2\"\n";
+    let pointer = "[[pointer]]\nname = \"current\"\nurl = \"http://rec.example.com/current\"\n\
+                   endpoints = [\"http://rec.example.com/v/{value}/\"]\norigin = \"origin\"\n\
+                   nodes = [\"cache-01\"]\n";
+    origin.serve("/current", Response::ok("1"));
     let config = format!(
         "socket = \"{}\"\n{QUICK}{}{away}{}",
         socket.display(),
         peers(&varnishd, origin.address).replacen("[[origin]]", canary, 1),
-        endpoint("rec", "/", "nodes = [\"cache-01\"]")
+        endpoint("rec", "/", "nodes = [\"cache-01\"]") + pointer
     );
     let daemon = Daemon::start(&config);
     daemon.wait_for_state("rec", "fresh");
@@ -214,7 +218,7 @@ fn every_value_of_a_closed_label_is_documented_and_no_other() {
             values,
         );
     }
-    let open = ["endpoint", "variant", "node", "origin", "version", "os", "arch"];
+    let open = ["endpoint", "variant", "node", "origin", "pointer", "version", "os", "arch"];
     let mut real = BTreeMap::new();
     for (name, metric) in scraped() {
         for (label, values) in metric.labels {
@@ -240,6 +244,15 @@ fn every_state_is_documented() {
     let documented = rows(&section(&readme(), "### States"), "state");
     let documented = set(documented.iter().map(|row| row[0].trim_matches('`').to_owned()));
     assert_eq!(documented, set(State::ALL.map(|state| state.label().to_owned())));
+}
+
+#[test]
+fn every_state_of_a_pointer_is_documented() {
+    use purgewatch::engine::PointerState;
+    let text = section(&readme(), "### Pointer: the current version of a URL");
+    let documented = rows(&text, "pointer is");
+    let documented = set(documented.iter().map(|row| row[0].trim_matches('`').to_owned()));
+    assert_eq!(documented, set(PointerState::ALL.map(|state| state.label().to_owned())));
 }
 
 #[test]
