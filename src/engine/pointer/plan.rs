@@ -46,7 +46,7 @@ pub struct PointerPlan {
 impl PointerPlan {
     /// The variant that the pointer itself appears as.
     pub(super) fn own_variant() -> VariantName {
-        named("pointer".to_owned())
+        named("pointer")
     }
 
     /// How many values are watched beside the current one.
@@ -60,8 +60,8 @@ impl PointerPlan {
     pub(super) fn variants(&self, slot: Option<usize>) -> impl Iterator<Item = VariantName> {
         let count = self.urls.len().min(URLS);
         (1..=count).map(move |number| match slot {
-            None => named(format!("target-{number}")),
-            Some(slot) => named(format!("previous-{}", slot * count + number)),
+            None => named(&format!("target-{number}")),
+            Some(slot) => named(&format!("previous-{}", slot * count + number)),
         })
     }
 
@@ -102,6 +102,6 @@ impl PointerPlan {
 }
 
 /// The name of a variant, of letters, digits and `-`.
-fn named(text: String) -> VariantName {
-    VariantName::new(&text).unwrap_or_default()
+fn named(text: &str) -> VariantName {
+    VariantName::new(text).unwrap_or_default()
 }

@@ -110,7 +110,7 @@ impl World {
                     histories.remove(&names);
                     verdicts.retain(|(of, _), _| *of != names);
                 }
-                Record::Ledger(_) => {}
+                Record::Ledger(_) | Record::Hour(_) => {}
             }
         }
         let (histories, verdicts) =
