@@ -282,6 +282,26 @@ mod tests {
         assert_eq!(fault(&"x".repeat(1_025)), PatternError::TooLong { got: 1_025 });
     }
 
+    /// As a real server answered, but for what is refused.
+    #[test]
+    fn is_what_redis_says() {
+        let recorded = include_str!("../../fixtures/event/patterns.tsv");
+        let mut lines = recorded.lines().filter(|line| !line.starts_with('#'));
+        let channels: Vec<&str> = lines.next().unwrap().trim().split(' ').collect();
+        let (mut compared, mut faults) = (0, Vec::new());
+        for line in lines {
+            let (text, matched) = line.split_once('\t').unwrap();
+            let Ok(pattern) = text.parse::<Pattern>() else { continue };
+            compared += 1;
+            let found: Vec<&str> =
+                channels.iter().copied().filter(|c| pattern.matches(c.as_bytes())).collect();
+            if found.join(" ") != matched {
+                faults.push(format!("{text}: expected {matched}, got {}", found.join(" ")));
+            }
+        }
+        assert!(faults.is_empty() && compared > 200, "{compared}: {}", faults.join("\n"));
+    }
+
     /// No pattern takes more than its length times the channel's.
     #[test]
     fn takes_bounded_time() {
