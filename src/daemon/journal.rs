@@ -158,7 +158,12 @@ pub(super) fn pointer(news: &PointerNews) {
                     "the pointer {pointer} is good again, having been {was} for {after}"
                 ),
                 _ => {
-                    info!(pointer = name, from = was, to = is, "the pointer {pointer} is {is}{why}");
+                    info!(
+                        pointer = name,
+                        from = was,
+                        to = is,
+                        "the pointer {pointer} is {is}{why}"
+                    );
                 }
             }
         }

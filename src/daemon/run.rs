@@ -179,7 +179,8 @@ impl Daemon {
             }
             Event::Pointer(news) => journal::pointer(&news),
             Event::News(news) => ledger::tell(news, &self.metrics),
-            Event::Idle => {}
+            // Nothing hands invalidations in yet.
+            Event::InvalidationSettled { .. } | Event::Idle => {}
         }
     }
 

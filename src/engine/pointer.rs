@@ -366,9 +366,10 @@ impl Engine {
         }
         self.rename(&name, &generation.targets, &names);
         for lead in &mut generation.targets {
-            let Some(watch) = self.watches.get(lead.watch) else { continue };
+            let Some(watch) = self.watches.get_mut(lead.watch) else { continue };
             lead.since_round = watch.finished_rounds + 1;
             if watch.round.is_none() {
+                watch.hurry.plan(now);
                 self.set_round_timer(lead.watch, now);
             }
         }
@@ -541,7 +542,7 @@ impl Engine {
         let leads = pointer.current.iter().flat_map(|current| &current.targets);
         for at in leads.map(|lead| lead.watch).chain([pointer.watch]) {
             if let Some(watch) = self.watches.get_mut(at) {
-                watch.hurry = hurry;
+                watch.pressed = hurry;
             }
         }
         let reason = list.first().map(|finding| finding.text.clone());

@@ -1,6 +1,7 @@
 //! Whole stories, played through the engine in no time.
 
 mod causes;
+mod invalidating;
 mod pointers;
 mod proving;
 
@@ -99,6 +100,7 @@ fn plan(endpoints: usize, nodes: usize) -> Plan {
         watches: (0..endpoints).map(watch).collect(),
         pointers: Vec::new(),
         remedy_max_rate: 6,
+        ban_list_limit: 0,
         once: false,
         explain: false,
     }
@@ -197,7 +199,9 @@ impl World {
                         self.explained.push((self.seconds(), node.to_string(), explanation.cause));
                     }
                     Output::Record(record) => self.records.push(record),
-                    Output::Request { .. } | Output::News(_) => {}
+                    Output::Request { .. }
+                    | Output::News(_)
+                    | Output::InvalidationSettled { .. } => {}
                     Output::AdminChanged { up, .. } => self.admin.push((self.seconds(), up)),
                 }
             }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::explain::Inquiry;
+use super::hurry::{Hurry, Invalidated};
 use super::plan::WatchPlan;
 use super::round::{Finding, Round};
 use super::schedule::Grid;
@@ -37,8 +38,9 @@ pub(super) struct Watch {
     pub(super) timer: u64,
     pub(super) round: Option<Round>,
     pub(super) finished_rounds: u64,
+    pub(super) hurry: Hurry,
     /// Whether rounds are to come sooner than planned, by what others say.
-    pub(super) hurry: bool,
+    pub(super) pressed: bool,
     /// Nothing is watched here any more.
     pub(super) retired: bool,
     /// What the origin failed to show in the last answers, and how often in a row.
@@ -62,6 +64,9 @@ pub(super) struct Place {
     /// When the origin changed and this node was not seen to have followed yet.
     pub(super) behind_since: Option<Timestamp>,
     pub(super) inquiry: Inquiry,
+    /// When the round began, as a moment, that last found it fresh.
+    pub(super) fresh_as_of: Option<u64>,
+    pub(super) invalidated: Option<Invalidated>,
 }
 
 /// Why a state is what it is, where there is more to say.
@@ -102,7 +107,8 @@ impl Watch {
             timer: 0,
             round: None,
             finished_rounds: 0,
-            hurry: false,
+            hurry: Hurry::default(),
+            pressed: false,
             retired: false,
             origin_trouble: None,
             condition: None,
@@ -207,9 +213,11 @@ impl Watch {
         self.round = None;
         self.finished_rounds += 1;
         let at_odds = Comparison::Unverifiable(Doubt::OriginDisagrees);
+        let counts = self.hurry.counts(self.pressing_pace(), now);
+        let began = self.hurry.began();
         if finding.comparisons.iter().any(|(_, comparison)| *comparison == at_odds) {
             self.history.round_disagreed();
-        } else if finding.origin_agreed {
+        } else if finding.origin_agreed && counts {
             self.history.round_agreed();
         }
         let limits = self.limits(once);
@@ -217,6 +225,11 @@ impl Watch {
         let mut outcomes = Vec::with_capacity(finding.comparisons.len());
         for (at, comparison) in finding.comparisons {
             let Some(place) = self.places.get_mut(at) else { continue };
+            let failed =
+                matches!(comparison, Comparison::NodeFailed(_) | Comparison::OriginFailed { .. });
+            if failed && !counts {
+                continue;
+            }
             let run = place.verdict.mismatch.as_ref().map(|run| run.since);
             let transition = place.verdict.apply(&comparison, &self.history, limits, now);
             let state = place.verdict.state;
@@ -224,11 +237,11 @@ impl Watch {
                 place.reason = Some(reason);
             }
             let followed = state == State::Fresh && comparison == Comparison::Same;
-            let behind_since = if followed { place.behind_since.take() } else { None };
+            let since = if followed { place.followed(began) } else { None };
             outcomes.push(Outcome {
                 place: at,
                 transition,
-                time_to_fresh: behind_since.map(|since| now.since(since)),
+                time_to_fresh: since.map(|since| now.since(since)),
                 record: transition.is_some()
                     || run != place.verdict.mismatch.as_ref().map(|run| run.since),
                 is_surely_stale: is_sure
@@ -243,14 +256,21 @@ impl Watch {
     pub(super) fn next_due(&mut self, jitter: f64, now: Timestamp) -> Timestamp {
         let limits = self.limits(false);
         let pressing = self.places.iter().any(|place| place.verdict.is_pressing(limits));
-        let hurry = self.hurry || pressing;
-        self.hurried_rounds = if hurry { self.hurried_rounds.saturating_add(1) } else { 0 };
+        let hurry = self.pressed || pressing;
+        self.hurried_rounds = match hurry {
+            true => self.hurried_rounds.saturating_add(u8::from(self.hurry.has_counted(now))),
+            false => 0,
+        };
         let planned = self.grid.next(now, jitter);
         if !hurry || self.hurried_rounds > HURRIED_ROUNDS {
             return planned;
         }
-        let pace = (self.plan.max_stale / 5).max(Duration::from_secs(1)).min(self.plan.interval);
-        planned.min(now + pace.mul_f64(0.9 + 0.2 * jitter))
+        planned.min(now + self.pressing_pace().mul_f64(0.9 + 0.2 * jitter))
+    }
+
+    /// The time from one round to the next while something is not known for sure.
+    fn pressing_pace(&self) -> Duration {
+        (self.plan.max_stale / 5).max(Duration::from_secs(1)).min(self.plan.interval)
     }
 
     /// When the origin went over from `served`, which `place` still serves, to another version.
@@ -330,6 +350,18 @@ impl Watch {
 }
 
 impl Place {
+    /// A round that began at that moment has seen it fresh: since when it was to be, if an origin's
+    /// change or an invalidation asked for that.
+    fn followed(&mut self, began: Option<u64>) -> Option<Timestamp> {
+        self.fresh_as_of = began;
+        if self.invalidated.is_some_and(|invalidated| began <= Some(invalidated.taken)) {
+            // A round that begins later will tell, and one answer is enough.
+            return None;
+        }
+        let received = self.invalidated.take().map(|invalidated| invalidated.received);
+        self.behind_since.take().into_iter().chain(received).min()
+    }
+
     pub(super) fn new(node: NodeName, now: Timestamp) -> Self {
         Self {
             node,
@@ -340,6 +372,8 @@ impl Place {
             reason: None,
             behind_since: None,
             inquiry: Inquiry::default(),
+            fresh_as_of: None,
+            invalidated: None,
         }
     }
 }

@@ -22,6 +22,7 @@ mod expose;
 mod faults;
 mod fleet;
 mod incident;
+mod invalidation;
 mod layers;
 mod ledger;
 mod pointer;

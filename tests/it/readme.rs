@@ -149,6 +149,7 @@ fn scraped() -> BTreeMap<String, Exported> {
     daemon.wait("something is stored", || {
         daemon.metric("purgewatch_store_last_write_timestamp_seconds", &[]).is_some()
     });
+    daemon.wait("the bans are counted", || daemon.metric("purgewatch_node_bans", &[]).is_some());
     origin.serve("/", Response::ok("two"));
     daemon.wait("it has a cause", || daemon.metric("purgewatch_endpoint_cause", &[]).is_some());
     exported(&daemon.metrics())
