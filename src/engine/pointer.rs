@@ -6,16 +6,16 @@
 //! Nothing else is touched by that. What all these watches say comes to one
 //! [`PointerState`].
 
-mod judgement;
+mod findings;
+mod following;
+mod judging;
 mod plan;
 mod state;
 
-use std::collections::{BTreeMap, HashMap};
-
-use judgement::{Findings, Limits};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::watch::Watch;
-use super::{Engine, HistoryRecord, Output, Record, VerdictRecord, WatchPlan};
+use super::{Engine, HistoryRecord, VerdictRecord, WatchPlan};
 use crate::model::{EndpointName, Mark, PointerValue, Timestamp, ValueFault, VariantName};
 use crate::verdict::OriginHistory;
 
@@ -26,6 +26,7 @@ pub use state::{FindingKind, PointerFinding, PointerNews, PointerSnapshot, Point
 #[derive(Debug, Default)]
 pub(super) struct Pointers {
     list: Vec<Pointer>,
+    names: BTreeSet<EndpointName>,
     /// For each of their watches, whose it is.
     owners: HashMap<usize, usize>,
     /// Places of watches that are retired and can be used again.
@@ -88,6 +89,7 @@ impl Pointers {
             .into_iter()
             .map(|pointer| (pointer.plan.name.clone(), pointer))
             .collect();
+        self.names = plans.iter().map(|plan| plan.name.clone()).collect();
         let mut watches = Vec::new();
         for plan in plans {
             let definition = plan.own_watch().definition();
@@ -136,7 +138,7 @@ impl Pointers {
 
     /// Whether an endpoint is a pointer.
     pub(super) fn has(&self, endpoint: &EndpointName) -> bool {
-        self.list.iter().any(|pointer| pointer.plan.name == *endpoint)
+        self.names.contains(endpoint)
     }
 
     /// When an earlier value's URLs are to be forgotten next.
@@ -219,7 +221,7 @@ impl Engine {
             for generation in &mut pointer.earlier {
                 generation.targets.retain(|lead| lead.watch != at);
             }
-            self.retire(at, true);
+            self.retire(at);
         }
     }
 
@@ -237,7 +239,7 @@ impl Engine {
             over.extend::<Vec<Generation>>(gone);
         }
         for lead in over.into_iter().flat_map(|generation| generation.targets) {
-            self.retire(lead.watch, true);
+            self.retire(lead.watch);
         }
     }
 
@@ -289,278 +291,6 @@ impl Engine {
         // It may have gone back and forth when its origin answered, and not any more.
         self.pointer_answered(at, now);
         self.judge_pointer(number, now);
-    }
-
-    /// Goes over to what `value` leads to.
-    fn follow(&mut self, number: usize, value: PointerValue, now: Timestamp) {
-        let Some(pointer) = self.pointers.list.get_mut(number) else { return };
-        if pointer.current.as_ref().is_some_and(|current| current.value == value) {
-            return;
-        }
-        let from = pointer.current.take();
-        let again = pointer.earlier.iter().position(|generation| generation.value == value);
-        let again = again.map(|place| pointer.earlier.remove(place));
-        // The round that is under way, if one is, compares the nodes with this very value.
-        let own = self.watches.get(pointer.watch);
-        pointer.since_round = own.map_or(0, |watch| watch.finished_rounds) + 1;
-        pointer.trouble.get_or_insert(now);
-        if let Some(before) = &from {
-            self.outputs.push_back(Output::Pointer(PointerNews::Moved {
-                pointer: pointer.plan.name.clone(),
-                from: before.value.clone(),
-                to: value.clone(),
-            }));
-        }
-        if let Some(before) = from {
-            self.demote(number, before, now);
-        }
-        let generation = match again {
-            Some(generation) => self.promote(number, generation, now),
-            None => self.begin(number, value, now),
-        };
-        let Some(pointer) = self.pointers.list.get_mut(number) else { return };
-        pointer.current = Some(generation);
-        self.forget_stored(number);
-    }
-
-    /// Lets a value go on as an earlier one, or forgets it where there is no room or no grace.
-    fn demote(&mut self, number: usize, mut generation: Generation, now: Timestamp) {
-        let Some(pointer) = self.pointers.list.get_mut(number) else { return };
-        let mut over = None;
-        if pointer.free_slot().is_none() && !pointer.earlier.is_empty() {
-            over = Some(pointer.earlier.remove(0));
-        }
-        let slot = pointer.free_slot().filter(|_| !pointer.plan.grace.is_zero());
-        let names: Vec<_> = pointer.plan.variants(slot).collect();
-        let name = pointer.plan.name.clone();
-        if slot.is_none() {
-            over = Some(generation);
-        } else {
-            (generation.slot, generation.until) = (slot, now + pointer.plan.grace);
-            // What is stored of the current URLs is the next value's from now on.
-            for variant in pointer.plan.variants(None) {
-                let endpoint = name.clone();
-                self.outputs.push_back(Output::Record(Record::Forget { endpoint, variant }));
-            }
-            let targets = generation.targets.clone();
-            pointer.earlier.push(generation);
-            self.rename(&name, &targets, &names);
-        }
-        for lead in over.into_iter().flat_map(|generation| generation.targets) {
-            self.retire(lead.watch, true);
-        }
-    }
-
-    /// Takes an earlier value for the current one again.
-    fn promote(&mut self, number: usize, mut generation: Generation, now: Timestamp) -> Generation {
-        generation.slot = None;
-        let Some(pointer) = self.pointers.list.get(number) else { return generation };
-        let (name, names) = (pointer.plan.name.clone(), pointer.plan.variants(None));
-        let names: Vec<_> = names.collect();
-        if generation.targets.len() < pointer.plan.urls.len() {
-            // Some of them were given up meanwhile.
-            for lead in std::mem::take(&mut generation.targets) {
-                self.retire(lead.watch, false);
-            }
-            return self.begin(number, generation.value, now);
-        }
-        self.rename(&name, &generation.targets, &names);
-        for lead in &mut generation.targets {
-            let Some(watch) = self.watches.get_mut(lead.watch) else { continue };
-            lead.since_round = watch.finished_rounds + 1;
-            if watch.round.is_none() {
-                watch.hurry.plan(now);
-                self.set_round_timer(lead.watch, now);
-            }
-        }
-        generation
-    }
-
-    /// Begins to watch what a value leads to, with a round at once.
-    fn begin(&mut self, number: usize, value: PointerValue, now: Timestamp) -> Generation {
-        let mut generation =
-            Generation { value, slot: None, until: now, targets: Vec::new(), fault: None };
-        let Some(pointer) = self.pointers.list.get(number) else { return generation };
-        let plans = match pointer.plan.watches(&generation.value, None) {
-            Ok(plans) => plans,
-            Err(fault) => {
-                generation.fault = Some(fault);
-                return generation;
-            }
-        };
-        for plan in plans {
-            let grid = self.new_grid(plan.interval, now);
-            let names = (plan.endpoint.clone(), plan.variant.clone());
-            let watch = Watch::new(plan, grid, now);
-            let at = match self.pointers.spare.pop() {
-                Some(at) => at,
-                None => self.watches.len(),
-            };
-            match self.watches.get_mut(at) {
-                Some(place) => *place = watch,
-                None => self.watches.push(watch),
-            }
-            self.restore_target(number, at);
-            self.names.insert(names, at);
-            self.pointers.owners.insert(at, number);
-            self.set_round_timer(at, now);
-            generation.targets.push(Lead { watch: at, since_round: 1 });
-        }
-        generation
-    }
-
-    /// Takes over what was stored of a URL, if it was the same one.
-    fn restore_target(&mut self, number: usize, at: usize) {
-        let Some(watch) = self.watches.get_mut(at) else { return };
-        let Some(stored) = self.pointers.list.get(number).map(|pointer| &pointer.stored) else {
-            return;
-        };
-        let (variant, definition) = (watch.plan.variant.clone(), watch.definition);
-        let histories = stored.histories.iter();
-        let mut same = histories.filter(|r| r.variant == variant && r.definition == definition);
-        if let Some(record) = same.next() {
-            watch.history = OriginHistory::restore(record.parts.clone());
-        }
-        for record in &stored.verdicts {
-            if record.variant == variant && record.definition == definition {
-                watch.take_over(record);
-            }
-        }
-    }
-
-    /// What was stored is used once, and what is of no use is not stored any longer.
-    fn forget_stored(&mut self, number: usize) {
-        let Some(pointer) = self.pointers.list.get_mut(number) else { return };
-        let stored = std::mem::take(&mut pointer.stored);
-        let histories = stored.histories.into_iter().map(|r| (r.endpoint, r.variant));
-        let verdicts = stored.verdicts.into_iter().map(|r| (r.endpoint, r.variant));
-        let mut names: Vec<_> = histories.chain(verdicts).collect();
-        names.sort();
-        names.dedup();
-        for (endpoint, variant) in names {
-            let known = (endpoint, variant);
-            if !self.names.contains_key(&known) {
-                let (endpoint, variant) = known;
-                self.outputs.push_back(Output::Record(Record::Forget { endpoint, variant }));
-            }
-        }
-    }
-
-    /// Lets watches appear under other names.
-    fn rename(&mut self, endpoint: &EndpointName, targets: &[Lead], variants: &[VariantName]) {
-        for lead in targets {
-            let Some(watch) = self.watches.get(lead.watch) else { continue };
-            self.names.remove(&(endpoint.clone(), watch.plan.variant.clone()));
-        }
-        for (lead, variant) in targets.iter().zip(variants) {
-            let Some(watch) = self.watches.get_mut(lead.watch) else { continue };
-            watch.plan.variant = variant.clone();
-            self.names.insert((endpoint.clone(), variant.clone()), lead.watch);
-        }
-    }
-
-    /// Ends a watch. What is under way for it comes to nothing.
-    fn retire(&mut self, at: usize, forget: bool) {
-        let Some(watch) = self.watches.get_mut(at) else { return };
-        watch.retire();
-        let names = (watch.plan.endpoint.clone(), watch.plan.variant.clone());
-        if let Some(budget) = self.origins.get_mut(&watch.plan.origin) {
-            budget.waiting.retain(|waiting| *waiting != at);
-        }
-        if self.names.get(&names) == Some(&at) {
-            self.names.remove(&names);
-            if forget {
-                let (endpoint, variant) = names;
-                self.outputs.push_back(Output::Record(Record::Forget { endpoint, variant }));
-            }
-        }
-        self.pending.retain(|_, fetch| fetch.watch != at);
-        self.inquiries.forget(at);
-        self.pointers.owners.remove(&at);
-        self.pointers.spare.push(at);
-    }
-
-    /// Says what all that is known comes to.
-    fn judge_pointer(&mut self, number: usize, now: Timestamp) {
-        let once = self.once;
-        let Some(pointer) = self.pointers.list.get_mut(number) else { return };
-        let Some(own) = self.watches.get(pointer.watch) else { return };
-        let limits = Limits { failures: if once { 1 } else { 2 }, now };
-        let mut found = Findings::default();
-        let is_open = own.finished_rounds < pointer.since_round;
-        found.of_pointer(own, is_open, limits);
-        let is_flapping = own.history.is_flapping(now);
-        if let Some(current) = &pointer.current {
-            if let Some(fault) = current.fault {
-                found.add(FindingKind::Unusable, fault);
-            }
-            for lead in &current.targets {
-                let Some(watch) = self.watches.get(lead.watch) else { continue };
-                let is_open = watch.finished_rounds < lead.since_round;
-                found.of_target(watch, is_open, limits);
-            }
-        }
-        let is_settled = once || own.history.is_settled(now);
-        let named_since = own.history.current().map(|seen| seen.first_seen);
-        let max_stale = if once { std::time::Duration::ZERO } else { pointer.plan.max_stale };
-        let next = match (found.worst(), found.alarm()) {
-            (None, _) => {
-                pointer.trouble = None;
-                PointerState::Good
-            }
-            _ if is_flapping => {
-                pointer.trouble = None;
-                PointerState::Unverifiable
-            }
-            (_, Some(alarm)) => {
-                let since = match (pointer.is_restored, found.missing_since) {
-                    (true, Some(missing)) => missing.max(named_since.unwrap_or(now)),
-                    _ => now,
-                };
-                let since = *pointer.trouble.get_or_insert(since);
-                // An origin that shows nothing cannot hold still either.
-                let is_sure = is_settled || alarm == PointerState::Unreadable;
-                let lasts = now.since(since) >= max_stale && is_sure;
-                let goes_on = pointer.state == alarm;
-                if lasts || goes_on || found.is_certain { alarm } else { PointerState::Lagging }
-            }
-            (Some(FindingKind::Open), None) => match pointer.state {
-                PointerState::Unknown => PointerState::Unknown,
-                // What was an alarm stays one until something else is known.
-                alarm if alarm.is_alarm() => alarm,
-                _ => PointerState::Lagging,
-            },
-            (Some(_), None) => {
-                pointer.trouble = None;
-                PointerState::Unverifiable
-            }
-        };
-        let list = found.into_list();
-        // One failure says nothing: the next answer is to come soon.
-        let fails = own.origin_trouble(1).is_some() && !next.is_alarm();
-        let hurry = fails || matches!(next, PointerState::Lagging | PointerState::Unknown);
-        let leads = pointer.current.iter().flat_map(|current| &current.targets);
-        for at in leads.map(|lead| lead.watch).chain([pointer.watch]) {
-            if let Some(watch) = self.watches.get_mut(at) {
-                watch.pressed = hurry;
-            }
-        }
-        let reason = list.first().map(|finding| finding.text.clone());
-        pointer.findings = list;
-        if next != PointerState::Unknown {
-            pointer.is_restored = false;
-        }
-        if next != pointer.state {
-            let from = std::mem::replace(&mut pointer.state, next);
-            self.outputs.push_back(Output::Pointer(PointerNews::Changed {
-                pointer: pointer.plan.name.clone(),
-                from,
-                to: next,
-                after: now.since(pointer.since),
-                reason,
-            }));
-            pointer.since = now;
-        }
     }
 }
 

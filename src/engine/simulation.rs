@@ -244,12 +244,13 @@ impl World {
                 Side::Cache(node) => (self.node)(node.as_str(), seconds),
             },
         };
+        let is_varnish = matches!(side, Side::Cache(_));
         let answer = |status, version: Result<Version, Unversioned>, tag: Option<Arc<str>>| {
             Outcome::Answer(Box::new(Answer {
                 status,
                 version,
                 validators: Validators { etag: tag, last_modified: None },
-                cache: CacheSigns { transaction: None, is_varnish: true, age: Some(3) },
+                cache: CacheSigns { transaction: None, is_varnish, age: Some(3) },
                 retry_after: None,
                 body_bytes: 0,
                 headers: None,

@@ -43,6 +43,8 @@ pub(super) struct Watch {
     pub(super) pressed: bool,
     /// Nothing is watched here any more.
     pub(super) retired: bool,
+    /// Whether the origin's last answer came through a Varnish.
+    pub(super) origin_is_varnish: bool,
     /// What the origin failed to show in the last answers, and how often in a row.
     origin_trouble: Option<(Sight, u8)>,
     condition: Option<Condition>,
@@ -110,6 +112,7 @@ impl Watch {
             hurry: Hurry::default(),
             pressed: false,
             retired: false,
+            origin_is_varnish: false,
             origin_trouble: None,
             condition: None,
             answered: now,
@@ -153,6 +156,7 @@ impl Watch {
 
     /// Takes in an answer of the origin. Returns what the history made of it.
     pub(super) fn origin_seen(&mut self, observation: &Observation) -> (Sight, Change) {
+        self.origin_is_varnish = observation.answer().is_some_and(|answer| answer.cache.is_varnish);
         let sight = Sight::from(observation);
         let Sight::Version(version) = &sight else {
             self.condition = None;

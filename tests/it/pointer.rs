@@ -113,6 +113,10 @@ fn a_pointer_that_moves_is_followed() {
     let changed = "purgewatch_pointer_last_change_timestamp_seconds";
     assert!(daemon.metric(changed, &["current"]).is_some_and(|at| at > 1e9));
     daemon.wait("the old URL is forgotten", || !daemon.metrics().contains("previous-1"));
+    let url = format!("http://{}", daemon.http);
+    let (code, out, err) = run(&["status", "--url", &url]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("pointer current leads to 2: good"), "{out}");
     let (status, page) = daemon.get("/").unwrap();
     assert_eq!(status, 200);
     assert!(page.contains("<h2>Pointers</h2>") && page.contains(">good<"), "{page}");
@@ -371,6 +375,27 @@ fn a_wait_says_what_cannot_be_reached() {
     let (code, out, err) = command.wait_for("1", "1s");
     assert_eq!(code, 3, "{out}{err}");
     drop((origin, nodes));
+}
+
+#[test]
+fn two_servers_that_agree_prove_nothing_of_a_cache() {
+    let stage = Stage::set();
+    let plain = Origin::start();
+    plain.serve("/v/1/", cacheable("one"));
+    let second = stage.nodes[1].http.to_string();
+    let config = stage.stored("").replace(&second, &plain.address.to_string());
+    let (code, out, err) = Command::new(&config).wait_for("1", "20s");
+    assert_eq!(code, 3, "{out}{err}");
+    assert!(err.contains("is no cache"), "{err}");
+    // And a pointer that is read through a cache by mistake may be old.
+    stage.origin.serve("/current", cacheable("1"));
+    let pointer = format!(
+        "url = \"http://{}/current\"\nendpoints = [\"http://{HOST}/v/{{value}}/\"]",
+        stage.nodes[0].http
+    );
+    let (code, out, err) = Command::new(&stage.config(&pointer)).wait_for("1", "1s");
+    assert_eq!(code, 3, "{out}{err}");
+    assert!(out.contains("comes through a Varnish"), "{out}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::daemon::{Driver, Peers, plan};
 use crate::engine::{Engine, PointerSnapshot, PointerState, Restored, Snapshot};
 use crate::model::{PointerValue, format_duration};
 use crate::systemd::Credentials;
+use crate::verdict::ProbeResult;
 
 pub(super) fn run(arguments: &Arguments, name: &str) -> Exit {
     let text = arguments.value.as_deref().unwrap_or_default();
@@ -34,13 +35,16 @@ pub(super) fn run(arguments: &Arguments, name: &str) -> Exit {
         Err(exit) => return exit,
     };
     let Some(pointer) = snapshot.pointers.first() else { return Exit::Unreachable };
-    let is_there = is_there(pointer, &wanted);
+    let no_cache = no_cache(&snapshot);
+    let is_there = is_there(pointer, &wanted) && !no_cache;
     let mut output = Output::stdout();
     show(&mut output, arguments.output, &subject, &snapshot, Detail::Findings(&[]));
     if is_there && arguments.output == Format::Human {
         output.line(format_args!("{name} leads to {wanted} everywhere after {took}"));
     }
-    if !is_there {
+    if no_cache {
+        complain("a node is no cache: that it agrees with the origin proves nothing");
+    } else if !is_there {
         match &pointer.value {
             Some(value) if *value != wanted => complain(format_args!(
                 "the pointer {name} still names {value} and not {wanted} after {took}"
@@ -48,7 +52,11 @@ pub(super) fn run(arguments: &Arguments, name: &str) -> Exit {
             _ => complain(format_args!("{wanted} was not there everywhere within {took}")),
         }
     }
-    output.finish(if is_there { Exit::Done } else { pointer_exit(pointer, Some(&wanted)) })
+    output.finish(match (is_there, no_cache) {
+        (true, _) => Exit::Done,
+        (false, true) => Exit::Unreachable,
+        (false, false) => pointer_exit(pointer, Some(&wanted)),
+    })
 }
 
 async fn wait(
@@ -76,7 +84,8 @@ async fn wait(
         let is_over = timeout_at(deadline, driver.next()).await.is_err();
         let snapshot = driver.snapshot();
         let is_there = snapshot.pointers.iter().all(|pointer| is_there(pointer, wanted));
-        if is_there || is_over {
+        // A server that is no cache will not become one.
+        if is_there || is_over || no_cache(&snapshot) {
             let took = clock.now().since(start).as_millis();
             let took = std::time::Duration::from_millis(u64::try_from(took).unwrap_or(u64::MAX));
             return Ok((snapshot, format_duration(took)));
@@ -86,4 +95,9 @@ async fn wait(
 
 fn is_there(pointer: &PointerSnapshot, wanted: &PointerValue) -> bool {
     pointer.state == PointerState::Good && pointer.value.as_ref() == Some(wanted)
+}
+
+/// Whether a node's answer shows no sign of Varnish.
+fn no_cache(snapshot: &Snapshot) -> bool {
+    snapshot.targets.iter().any(|target| target.probes_with(ProbeResult::NotACache) > 0)
 }

@@ -5,6 +5,9 @@ use crate::verdict::Compare;
 
 const NAME: &str = "current";
 
+/// What a node answers in place of a 404, and what that comes to.
+type Case = (fn(u16) -> Reply, PointerState);
+
 fn target(path: &str, compare: Compare) -> Arc<Target> {
     Arc::new(Target {
         url: format!("http://a{path}").parse().unwrap(),
@@ -175,7 +178,7 @@ fn a_pointer_that_moves_too_early_gets_patience_and_then_an_alarm() {
 
 #[test]
 fn a_url_that_one_node_lacks_or_serves_otherwise_is_an_alarm_of_its_own() {
-    let cases: [(fn(u16) -> Reply, PointerState); 3] = [
+    let cases: [Case; 3] = [
         (|status| Reply::Missing(status), PointerState::Broken),
         (|_| Reply::Status(503), PointerState::Broken),
         (|_| shown("other"), PointerState::Split),
@@ -339,7 +342,7 @@ fn a_restart_knows_where_the_pointer_led_and_raises_nothing_false() {
 
 #[test]
 fn a_restart_does_not_reset_an_alarm_of_what_is_missing_or_differs() {
-    let cases: [(fn(u16) -> Reply, PointerState); 2] = [
+    let cases: [Case; 2] = [
         (|status| Reply::Missing(status), PointerState::Broken),
         (|_| shown("other"), PointerState::Split),
     ];
@@ -396,5 +399,49 @@ fn pointers_obey_the_budget_and_leave_the_others_alone() {
         assert_eq!(target.state, State::Fresh);
         let probes: u64 = target.probes.iter().sum();
         assert!((95..=105).contains(&probes), "{probes}");
+    }
+}
+
+#[test]
+fn urls_of_one_pointer_are_no_variants_of_each_other() {
+    let mut plan = pointing(false);
+    plan.explain = true;
+    plan.pointers[0].urls.push("http://a/w/{value}/".parse().unwrap());
+    let mut world = world(plan, |node, path, t| match (node, path) {
+        (_, "/current") => Reply::Value("1".to_owned()),
+        (Some("n0"), "/v/1/") => shown("old"),
+        (_, "/v/1/") => shown(if t < 100 { "old" } else { "new" }),
+        (_, path) => content(path),
+    });
+    world.run_until(400);
+    assert_eq!(world.pointer().state, PointerState::Split);
+    assert_eq!(world.variants(), ["target-1", "target-2"]);
+    let cases = world.cases.iter().map(|(_, case)| case.variants.len());
+    assert!(cases.clone().count() > 0 && cases.sum::<usize>() == 0);
+}
+
+#[test]
+fn a_move_while_answers_are_under_way_is_taken_in_without_a_mix_up() {
+    // Each answer takes four seconds, so that moves fall into rounds; grace is over at once.
+    for grace in [0, 10, 600] {
+        let mut plan = pointing(true);
+        plan.pointers[0].grace = Duration::from_secs(grace);
+        let mut world = world(plan, |_, path, t| match path {
+            "/current" => {
+                Reply::Value(["1", "2", "3"][usize::try_from(t / 65 % 3).unwrap()].to_owned())
+            }
+            path => content(path),
+        });
+        world.takes = Duration::from_secs(4);
+        world.run_until(2_000);
+        let targets = world.engine.snapshot(world.now).targets;
+        for target in targets.iter().filter(|target| target.variant.as_str() != "pointer") {
+            // A watch that got the answer to another one's question would show its content.
+            let shown: Vec<_> =
+                [&target.node_version, &target.origin_version].into_iter().flatten().collect();
+            assert!(shown.windows(2).all(|pair| pair[0] == pair[1]), "{target:?}");
+        }
+        assert_eq!(world.reached(State::Stale), None, "grace {grace}");
+        assert!(world.engine.watches.len() <= 6, "{}", world.engine.watches.len());
     }
 }
