@@ -121,7 +121,9 @@ fn scraped() -> BTreeMap<String, Exported> {
     origin.serve("/", Response::ok("one").header("Cache-Control", "max-age=3600"));
     let varnishd = Varnishd::in_front_of(origin.address);
     let socket = varnishd.dir().join("socket");
-    let canary = "canary = \"/\"\ncanary_interval = \"1s\"\n[[origin]]";
+    // Not the endpoint's own object: its bans would keep that one fresh.
+    origin.serve("/canary", Response::ok("x").header("Cache-Control", "max-age=3600"));
+    let canary = "canary = \"/canary\"\ncanary_interval = \"1s\"\n[[origin]]";
     let away =
         "[[node]]\nname = \"away\"\nhttp = \"http://127.0.0.1:1\"\nadmin = \"127.0.0.1:2\"\n";
     let pointer = "[[pointer]]\nname = \"current\"\nurl = \"http://rec.example.com/current\"\n\
