@@ -8,6 +8,7 @@ mod journal;
 mod ledger;
 mod peers;
 mod plan;
+mod pointer;
 mod remedy;
 mod run;
 

@@ -16,6 +16,7 @@ mod hurry;
 mod invalidation;
 mod ledger;
 mod plan;
+mod pointer;
 mod record;
 mod remedy;
 mod replan;
@@ -39,6 +40,7 @@ use canary::Canaries;
 use errand::Owner;
 use explain::Inquiries;
 use invalidation::Invalidations;
+use pointer::Pointers;
 use remedy::Remedies;
 use watch::Watch;
 
@@ -61,6 +63,9 @@ pub use ledger::{
     Standing,
 };
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
+pub use pointer::{
+    FindingKind, PointerFinding, PointerNews, PointerPlan, PointerSnapshot, PointerState,
+};
 pub use record::{HistoryRecord, HourRecord, Record, Restored, VerdictRecord};
 pub use remedy::RemedyState;
 pub use snapshot::{AdminState, NodeSnapshot, Snapshot, TargetSnapshot};
@@ -78,6 +83,7 @@ pub struct Engine {
     inquiries: Inquiries,
     timers: BinaryHeap<Reverse<(Timestamp, u64, Timer)>>,
     canaries: Canaries,
+    pointers: Pointers,
     remedies: Remedies,
     ledger: Ledger,
     invalidations: Invalidations,
@@ -128,6 +134,7 @@ impl Engine {
             inquiries: Inquiries::default(),
             timers: BinaryHeap::new(),
             canaries: Canaries::new(seed),
+            pointers: Pointers::default(),
             remedies: Remedies::new(),
             ledger: Ledger::new(LedgerLimits::default(), restored.ledger, seed, now),
             invalidations: Invalidations::default(),
@@ -158,6 +165,7 @@ impl Engine {
             Input::Delivered { node, results } => self.ledger.delivered(&node, results, now),
         }
         self.run_timers(now);
+        self.tick_pointers(now);
         self.canaries.tick(now);
         self.remedies.tick(now);
         self.ledger.tick(now);
@@ -199,6 +207,7 @@ impl Engine {
         timer
             .into_iter()
             .chain(self.canaries.next_deadline())
+            .chain(self.pointers.next_deadline())
             .chain(self.remedies.next_deadline())
             .chain(self.ledger.next_deadline())
             .chain(self.next_proof_ends())
@@ -232,7 +241,7 @@ impl Engine {
         for ((endpoint, variant), at) in &self.names {
             let Some(watch) = self.watches.get(*at) else { continue };
             if last_endpoint != Some(endpoint) {
-                endpoints += 1;
+                endpoints += usize::from(!self.pointers.has(endpoint));
                 last_endpoint = Some(endpoint);
             }
             let first = targets.len();
@@ -269,7 +278,9 @@ impl Engine {
             canary: self.canaries.state(&node.name),
             level: node.consistency.level(open.get(&node.name).map_or(&[], Vec::as_slice), now),
         });
-        Snapshot { taken: now, targets, nodes: nodes.collect(), endpoints }
+        let nodes = nodes.collect();
+        let pointers = self.pointer_snapshots();
+        Snapshot { taken: now, targets, nodes, pointers, endpoints }
     }
 
     /// Everything that is worth storing, for the end of the daemon.

@@ -1,6 +1,7 @@
 //! `purgewatch check`: compare now.
 
 mod explain;
+mod pointers;
 mod report;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use clap::Args;
 use tokio::time::{Instant, timeout_at};
 
 pub(super) use self::explain::{Found, explain};
+pub(super) use self::pointers::pointer_exit;
 use self::report::progress;
 pub(super) use self::report::{Detail, show};
 use super::Exit;
@@ -25,7 +27,8 @@ use crate::verdict::{ProbeResult, State};
 /// Compare what nodes serve with what the origin serves, now.
 ///
 /// Each endpoint is fetched from its origin and from each node; where a node differs, the origin
-/// is asked again before the difference counts.
+/// is asked again before the difference counts. A pointer is read, and each URL that it leads to is
+/// compared.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -50,10 +53,11 @@ Examples:
   purgewatch check
   purgewatch check -c purgewatch.toml recommendations --node cache-01
   purgewatch check --explain recommendations
+  purgewatch check recommendations-current        # a pointer, and all that it leads to
   purgewatch check --node-http http://127.0.0.1:6081 --origin http://10.0.0.5:8080 \\
       http://rec.example.com/api/v1/recommendations/
 
-Exit status: 0 all fresh; 1 old content was found; 2 usage or configuration; 3 a node or the
+Exit status: 0 all fresh; 1 old content was found, or a pointer leads to what is not there; 2 usage or configuration; 3 a node or the
 origin did not answer, what they serve cannot be compared, or the node is no cache; 130
 interrupted.";
 
@@ -138,7 +142,7 @@ async fn compare(subject: &Subject, arguments: &Arguments) -> Result<Compared, E
 
 /// The worst of what was found.
 pub(super) fn exit(snapshot: &Snapshot) -> Exit {
-    Exit::of_nodes(snapshot.targets.iter().map(|target| match target.state {
+    let targets = snapshot.targets.iter().map(|target| match target.state {
         // That two servers agree proves nothing of a cache when neither is one.
         State::Fresh if target.probes_with(ProbeResult::NotACache) > 0 => Exit::Unreachable,
         State::Fresh => Exit::Done,
@@ -146,5 +150,7 @@ pub(super) fn exit(snapshot: &Snapshot) -> Exit {
         State::Unknown | State::Unverifiable | State::CacheDown | State::OriginDown => {
             Exit::Unreachable
         }
-    }))
+    });
+    let pointers = snapshot.pointers.iter().map(|pointer| pointer_exit(pointer, None));
+    Exit::of_nodes(targets.chain(pointers))
 }

@@ -131,11 +131,17 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 
 /// The worst of what the daemon knows.
 fn exit(document: &Document) -> Exit {
-    Exit::of_nodes(document.targets.iter().map(|target| match State::from_label(&target.state) {
+    let targets = document.targets.iter().map(|target| match State::from_label(&target.state) {
         Some(State::Fresh) => Exit::Done,
         Some(State::Lagging | State::Stale) => Exit::Stale,
         _ => Exit::Unreachable,
-    }))
+    });
+    let pointers = document.pointers.iter().map(|pointer| match &*pointer.state {
+        "good" => Exit::Done,
+        "lagging" | "broken" | "split" => Exit::Stale,
+        _ => Exit::Unreachable,
+    });
+    Exit::of_nodes(targets.chain(pointers))
 }
 
 #[cfg(test)]

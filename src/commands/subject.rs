@@ -26,7 +26,7 @@ pub(super) const BODY_LIMIT: u64 = 64 * 1_024 * 1_024;
 /// The arguments that say what is compared.
 #[derive(Debug, Args)]
 pub(super) struct Subjects {
-    /// Endpoints of the configuration [default: all], or URLs with --node-http
+    /// Endpoints and pointers of the configuration [default: all], or URLs with --node-http
     #[arg(value_name = "ENDPOINT|URL")]
     subjects: Vec<String>,
 
@@ -86,6 +86,21 @@ impl Subject {
         given(arguments).map(|config| Self { config, named: false, admins: Vec::new() })
     }
 
+    /// One pointer of the configuration, at the nodes that are named, and nothing else.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`], after it was said what is wrong.
+    pub(super) fn of_pointer(arguments: &Subjects, name: &str) -> Result<Self, Exit> {
+        let mut subject = Self::of(arguments)?;
+        subject.config.endpoints.clear();
+        subject.config.pointers.retain(|pointer| pointer.name.as_str() == name);
+        if subject.config.pointers.is_empty() {
+            let name = Untrusted(name);
+            return wrong(format_args!("the configuration has no pointer {name} at these nodes"));
+        }
+        Ok(subject)
+    }
+
     /// The same configuration with the admin ports of the nodes.
     pub(super) fn with_admin_ports(&self) -> Config {
         let mut config = self.config.clone();
@@ -98,8 +113,10 @@ impl Subject {
 
     /// The URL of an endpoint.
     pub(super) fn url(&self, name: &EndpointName) -> String {
-        let endpoint = self.config.endpoints.iter().find(|endpoint| endpoint.name == *name);
-        endpoint.map(|endpoint| endpoint.url.to_string()).unwrap_or_default()
+        let endpoints = self.config.endpoints.iter().map(|e| (&e.name, &e.url));
+        let pointers = self.config.pointers.iter().map(|p| (&p.name, &p.url));
+        let found = endpoints.chain(pointers).find(|(known, _)| *known == name);
+        found.map(|(_, url)| url.to_string()).unwrap_or_default()
     }
 
     /// What an endpoint is called in front of people.
@@ -121,7 +138,9 @@ fn configured(arguments: &Subjects) -> Result<Config, Exit> {
     }
     let mut config = arguments.file.load()?.config;
     for name in &arguments.subjects {
-        if !config.endpoints.iter().any(|endpoint| endpoint.name.as_str() == name) {
+        let endpoints = config.endpoints.iter().map(|endpoint| &endpoint.name);
+        let mut known = endpoints.chain(config.pointers.iter().map(|pointer| &pointer.name));
+        if !known.any(|known| known.as_str() == name) {
             let name = Untrusted(name);
             return wrong(format_args!("the configuration has no endpoint {name}"));
         }
@@ -138,7 +157,12 @@ fn configured(arguments: &Subjects) -> Result<Config, Exit> {
         endpoint.nodes.retain(|node| is_named(&arguments.node, node.as_str()));
     }
     config.endpoints.retain(|endpoint| !endpoint.nodes.is_empty());
-    if config.endpoints.is_empty() {
+    config.pointers.retain(|pointer| is_named(&arguments.subjects, pointer.name.as_str()));
+    for pointer in &mut config.pointers {
+        pointer.nodes.retain(|node| is_named(&arguments.node, node.as_str()));
+    }
+    config.pointers.retain(|pointer| !pointer.nodes.is_empty());
+    if config.endpoints.is_empty() && config.pointers.is_empty() {
         return wrong("none of these endpoints is served by the nodes that --node names");
     }
     Ok(config)
@@ -212,8 +236,23 @@ fn given(arguments: &Subjects) -> Result<Config, Exit> {
         });
     }
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let daemon = Daemon { listen, state_dir: PathBuf::new(), remedy_max_rate: 1, socket: None };
-    Ok(Config { daemon, nodes, origins: vec![origin], endpoints })
+    let daemon = Daemon {
+        listen,
+        state_dir: PathBuf::new(),
+        remedy_max_rate: 1,
+        socket: None,
+        ban_list_limit: None,
+    };
+    Ok(Config {
+        daemon,
+        nodes,
+        origins: vec![origin],
+        endpoints,
+        pointers: Vec::new(),
+        redis: None,
+        subscriptions: Vec::new(),
+        invalidations: None,
+    })
 }
 
 fn internal(fault: impl std::fmt::Display) -> Exit {

@@ -1,5 +1,8 @@
 //! `purgewatch wait`: until all nodes serve what the origin serves, or a limit has passed.
 
+mod pointer;
+
+use std::future::Future;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +16,7 @@ use super::output::{Format, Output, Untrusted, complain};
 use super::subject::{Subject, Subjects};
 use crate::clock::{Clock, random_seed};
 use crate::daemon::{Asked, Driver, Event, Peers, plan};
-use crate::engine::{Engine, Restored, Snapshot};
+use crate::engine::{Engine, PointerState, Restored, Snapshot};
 use crate::model::{format_duration, parse_duration};
 use crate::systemd::Credentials;
 use crate::verdict::{ProbeResult, State};
@@ -23,11 +26,22 @@ use crate::verdict::{ProbeResult, State};
 /// Called after the origin went over to the new content and the caches were invalidated. The
 /// endpoints are compared at once and then every second, until all of them are fresh at all nodes.
 /// What a comparison is, and which endpoints and URLs can be named, is as for `check`.
+///
+/// With --pointer: until the pointer names --value, at its origin and through every node that
+/// serves it, and each URL that it leads to answers, and equals the origin, through every node.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
     subjects: Subjects,
+
+    /// Wait for this pointer of the configuration to lead to --value
+    #[arg(long, value_name = "NAME", requires = "value", conflicts_with_all = ["subjects", "node_http"])]
+    pointer: Option<String>,
+
+    /// What the pointer is to name
+    #[arg(long, value_name = "VALUE", requires = "pointer")]
+    value: Option<String>,
 
     /// How long to wait
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
@@ -46,11 +60,12 @@ const EXAMPLES: &str = "\
 Examples:
   purgewatch wait recommendations --within 30s
   purgewatch wait -c purgewatch.toml --node cache-01 --node cache-02
+  purgewatch wait --pointer recommendations-current --value 2024-11-24 --within 5m
   purgewatch wait --node-http http://127.0.0.1:6081 --origin http://10.0.0.5:8080 \\
       http://rec.example.com/api/v1/recommendations/
 
-Exit status: 0 all fresh; 1 a node still served old content at the end; 2 usage or configuration;
-3 a node or the origin did not answer, what they serve cannot be compared, or the node is no
+Exit status: 0 all fresh; 1 a node still served old content at the end, or the pointer did not lead
+to the value everywhere; 2 usage or configuration; 3 a node or the origin did not answer, what they serve cannot be compared, or the node is no
 cache; 130 interrupted.";
 
 /// So long the end is put off at most to find out why some nodes are not fresh.
@@ -60,26 +75,14 @@ const SEARCH: Duration = Duration::from_secs(4);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
+    if let Some(name) = &arguments.pointer {
+        return pointer::run(arguments, name);
+    }
     let subject = match Subject::of(&arguments.subjects) {
         Ok(subject) => subject,
         Err(exit) => return exit,
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(fault) => {
-            complain(format_args!("cannot start: {fault}"));
-            return Exit::Usage;
-        }
-    };
-    let waited = runtime.block_on(async {
-        tokio::select! {
-            biased;
-            _ = tokio::signal::ctrl_c() => Err(Exit::Interrupted),
-            waited = wait(&subject, arguments) => waited,
-        }
-    });
-    // A name lookup that was given up may hang on in its thread: nobody waits for it.
-    runtime.shutdown_background();
+    let waited = block_on(wait(&subject, arguments));
     match waited {
         Ok(Waited { snapshot, took, fresh, found }) => {
             let mut output = Output::stdout();
@@ -97,6 +100,27 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         }
         Err(exit) => exit,
     }
+}
+
+/// Runs it to its end, or until it is interrupted.
+fn block_on<T>(waiting: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(fault) => {
+            complain(format_args!("cannot start: {fault}"));
+            return Err(Exit::Usage);
+        }
+    };
+    let waited = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => Err(Exit::Interrupted),
+            waited = waiting => waited,
+        }
+    });
+    // A name lookup that was given up may hang on in its thread: nobody waits for it.
+    runtime.shutdown_background();
+    waited
 }
 
 /// How it ended.
@@ -121,6 +145,9 @@ async fn wait(subject: &Subject, arguments: &Arguments) -> Result<Waited, Exit> 
     for watch in &mut plan.watches {
         watch.interval = arguments.every.max(SHORTEST_PAUSE);
     }
+    for pointer in &mut plan.pointers {
+        pointer.interval = arguments.every.max(SHORTEST_PAUSE);
+    }
     let start = clock.now();
     let engine = Engine::new(plan, Restored::default(), &[], random_seed(), start);
     let mut driver = Driver::new(engine, Arc::new(peers), clock, None);
@@ -129,11 +156,12 @@ async fn wait(subject: &Subject, arguments: &Arguments) -> Result<Waited, Exit> 
     loop {
         let event = timeout_at(deadline, driver.next()).await;
         let is_over = event.is_err();
-        if !is_over && !matches!(event, Ok(Event::Changed { .. })) {
+        if !is_over && !matches!(event, Ok(Event::Changed { .. } | Event::Pointer(_))) {
             continue;
         }
         let snapshot = driver.snapshot();
-        let fresh = snapshot.targets.iter().all(|target| target.state == State::Fresh);
+        let good = snapshot.pointers.iter().all(|p| p.state == PointerState::Good);
+        let fresh = good && snapshot.targets.iter().all(|target| target.state == State::Fresh);
         // A server that is no cache will not become one.
         let hopeless = snapshot.targets.iter().any(|t| t.probes_with(ProbeResult::NotACache) > 0);
         if fresh || is_over || hopeless && all_seen(&snapshot) {

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::engine::{
     AdminProblem, BanResult, BanSource, Case, Engine, EntryId, Errand, ErrandId, ErrandResult,
     EvidenceId, FetchId, Input, Inspection, Invalidation, InvalidationError, Issue, Ledger, Miss,
-    News, Output, Plan, Process, Record, Request, Settled, Side, Snapshot,
+    News, Output, Plan, PointerNews, Process, Record, Request, Settled, Side, Snapshot,
 };
 use crate::expose::Metrics;
 use crate::model::{EndpointName, NodeName, VariantName};
@@ -101,6 +101,8 @@ pub enum Event {
         /// What came of it.
         result: String,
     },
+    /// Something about a pointer.
+    Pointer(PointerNews),
     /// Something of the ledger to be counted or told.
     News(News),
     /// It is known at each of its nodes what came of an invalidation.
@@ -276,6 +278,7 @@ impl Driver {
                 None
             }
             Output::News(news) => Some(Event::News(news)),
+            Output::Pointer(news) => Some(Event::Pointer(news)),
             Output::InvalidationSettled { key, nodes } => {
                 Some(Event::InvalidationSettled { key, nodes })
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use crate::config::{LoadError, Report, Severity};
-use crate::engine::TargetSnapshot;
+use crate::engine::{PointerNews, PointerState, TargetSnapshot};
 use crate::model::{EndpointName, NodeName, VariantName, format_duration};
 use crate::verdict::{Cause, Explanation, State, Transition};
 
@@ -120,6 +120,53 @@ pub(super) fn canary_changed(node: &NodeName, up: bool, problem: Option<&str>) {
     } else {
         let problem = problem.unwrap_or("not proven");
         error!(node = name, "bans do not work at {node}, its canary shows: {problem}");
+    }
+}
+
+/// A pointer moved, or something about it changed.
+pub(super) fn pointer(news: &PointerNews) {
+    match news {
+        PointerNews::Moved { pointer, from, to } => {
+            let name = pointer.as_str();
+            info!(pointer = name, "{pointer} moved from {from} to {to}");
+        }
+        PointerNews::Changed { pointer, from, to, after, reason } => {
+            let after = format_duration(*after);
+            let why = reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+            let (name, was, is) = (pointer.as_str(), from.label(), to.label());
+            match to {
+                to if to.is_alarm() => {
+                    error!(
+                        pointer = name,
+                        from = was,
+                        to = is,
+                        "the pointer {pointer} is {is}{why}"
+                    );
+                }
+                PointerState::Unverifiable => {
+                    warn!(
+                        pointer = name,
+                        from = was,
+                        to = is,
+                        "the pointer {pointer} is {is}{why}"
+                    );
+                }
+                PointerState::Good if *from != PointerState::Unknown => info!(
+                    pointer = name,
+                    from = was,
+                    to = is,
+                    "the pointer {pointer} is good again, having been {was} for {after}"
+                ),
+                _ => {
+                    info!(
+                        pointer = name,
+                        from = was,
+                        to = is,
+                        "the pointer {pointer} is {is}{why}"
+                    );
+                }
+            }
+        }
     }
 }
 

@@ -96,6 +96,16 @@ impl Peers {
             let http = HttpPeer::new(HttpSettings::of_origin(origin), kept, clock);
             peers.origins.insert(origin.name.clone(), http);
         }
+        for store in super::pointer::stores(config) {
+            let kept = old.origins.get(&store.name);
+            let http = HttpPeer::new(HttpSettings::of_store(store.address), kept, clock);
+            peers.origins.insert(store.name, http);
+        }
+        for pointer in &config.pointers {
+            if let Some(headers) = &pointer.ban_headers {
+                peers.ban_headers.insert(pointer.name.clone(), headers.clone());
+            }
+        }
         for endpoint in &config.endpoints {
             if let Some(headers) = &endpoint.ban_headers {
                 peers.ban_headers.insert(endpoint.name.clone(), headers.clone());
@@ -287,6 +297,10 @@ impl HttpSettings {
             ca_file: origin.ca_file.clone(),
             connections: origin.connections,
         }
+    }
+
+    fn of_store(address: ServerAddress) -> Self {
+        Self { address, ca_file: None, connections: 4 }
     }
 }
 

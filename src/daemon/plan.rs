@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{canary, remedy};
+use super::{canary, pointer, remedy};
 use crate::config::{Config, Endpoint};
 use crate::engine::{NodePlan, OriginPlan, Plan, WatchPlan};
 use crate::verdict::Target;
@@ -18,6 +18,7 @@ pub fn plan(config: &Config) -> Plan {
     Plan {
         origins: origins
             .map(|origin| OriginPlan { name: origin.name.clone(), max_rate: origin.max_rate })
+            .chain(pointer::origins(config))
             .collect(),
         nodes: nodes
             .map(|node| NodePlan {
@@ -27,6 +28,7 @@ pub fn plan(config: &Config) -> Plan {
             })
             .collect(),
         watches: config.endpoints.iter().flat_map(watch_plans).collect(),
+        pointers: pointer::plans(config),
         remedy_max_rate: config.daemon.remedy_max_rate,
         ban_list_limit: BAN_LIST_LIMIT,
         once: false,

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
-use super::{Driver, Event, PeerError, Peers, journal, ledger, plan};
+use super::{Driver, Event, PeerError, Peers, journal, ledger, plan, pointer};
 use crate::admin::LABELS;
 use crate::clock::{Clock, random_seed};
 use crate::config::{Config, Loaded, load};
@@ -177,6 +177,7 @@ impl Daemon {
             Event::CanaryChanged { node, up, problem } => {
                 journal::canary_changed(&node, up, problem.as_deref());
             }
+            Event::Pointer(news) => journal::pointer(&news),
             Event::News(news) => ledger::tell(news, &self.metrics),
             // Nothing hands invalidations in yet.
             Event::InvalidationSettled { .. } | Event::Idle => {}
@@ -270,7 +271,11 @@ impl Daemon {
         };
         let config = &self.config;
         let endpoints = count(config.endpoints.len(), "endpoint");
-        format!("{endpoints} at {}", count(config.nodes.len(), "node"))
+        let nodes = count(config.nodes.len(), "node");
+        match config.pointers.len() {
+            0 => format!("{endpoints} at {nodes}"),
+            pointers => format!("{endpoints} and {} at {nodes}", count(pointers, "pointer")),
+        }
     }
 
     fn notify(&self, tell: impl FnOnce(&Notifier) -> io::Result<()>) {
@@ -289,7 +294,9 @@ fn notifier() -> Notifier {
 
 fn watch_names(metrics: &Metrics, config: &Config) {
     let nodes: Vec<_> = config.nodes.iter().map(|node| node.name.clone()).collect();
-    let origins: Vec<_> = config.origins.iter().map(|origin| origin.name.clone()).collect();
+    let stores = pointer::stores(config).map(|store| store.name);
+    let origins = config.origins.iter().map(|origin| origin.name.clone());
+    let origins: Vec<_> = origins.chain(stores).collect();
     metrics.watch(&nodes, &origins);
 }
 

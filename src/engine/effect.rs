@@ -10,6 +10,7 @@ use super::explain::{Case, EvidenceId};
 use super::invalidation::Settled;
 use super::ledger::{Inspection, Miss, News, Process, Request};
 use super::plan::Plan;
+use super::pointer::PointerNews;
 use super::record::Record;
 use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName};
 use crate::verdict::proof::Proof;
@@ -152,6 +153,8 @@ pub enum Output {
         /// The cause, where it is known already.
         cause: Option<Cause>,
     },
+    /// Something about a pointer: one line for the log.
+    Pointer(PointerNews),
     /// It is known at each of its nodes what came of an invalidation.
     InvalidationSettled {
         /// Its key.

@@ -86,6 +86,12 @@ impl Inquiries {
         self.under_way.clear();
         self.waiting.clear();
     }
+
+    /// Lets go of what is asked about one watch: it is gone.
+    pub(super) fn forget(&mut self, at: usize) {
+        self.under_way.retain(|_, (watch, ..)| *watch != at);
+        self.waiting.retain(|(watch, _)| *watch != at);
+    }
 }
 
 pub(super) const fn is_old(state: State) -> bool {
@@ -209,6 +215,10 @@ impl Engine {
     fn siblings(&self, at: usize, node: &NodeName, change: OriginChange) -> Vec<VariantEvidence> {
         let Some(watch) = self.watches.get(at) else { return Vec::new() };
         let endpoint = &watch.plan.endpoint;
+        // What a pointer leads to are other URLs, not variants of one.
+        if self.pointers.has(endpoint) {
+            return Vec::new();
+        }
         let own = (endpoint.clone(), watch.plan.variant.clone());
         let before = self.names.range(..&own).rev().take_while(|((name, _), _)| name == endpoint);
         let after = self.names.range(&own..).take_while(|((name, _), _)| name == endpoint);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::canary::CanaryPlan;
+use super::pointer::PointerPlan;
 use crate::ban::Expression;
 use crate::model::{EndpointName, NodeName, OriginName, VariantName};
 use crate::verdict::Target;
@@ -19,6 +20,8 @@ pub struct Plan {
     pub nodes: Vec<NodePlan>,
     /// The endpoints' variants; each pair of names once.
     pub watches: Vec<WatchPlan>,
+    /// The pointers; no name is that of an endpoint.
+    pub pointers: Vec<PointerPlan>,
     /// The most bans a minute that cure what is stale, at all nodes together.
     pub remedy_max_rate: usize,
     /// The longest ban list that a node may have before bans of events are sent there slowly; zero

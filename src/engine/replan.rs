@@ -11,7 +11,7 @@ use crate::model::{EndpointName, Timestamp, VariantName};
 use crate::verdict::OriginHistory;
 
 impl Engine {
-    pub(super) fn replan(&mut self, plan: Plan, now: Timestamp) {
+    pub(super) fn replan(&mut self, mut plan: Plan, now: Timestamp) {
         self.once = plan.once;
         // Places may have moved: what is under way is let go, and asked again soon.
         self.pending.clear();
@@ -27,6 +27,8 @@ impl Engine {
         self.ledger.watch(&with_admin, now);
         let mut gone = std::mem::take(&mut self.names);
         let mut old: Vec<_> = std::mem::take(&mut self.watches).into_iter().map(Some).collect();
+        let pointers = std::mem::take(&mut plan.pointers);
+        plan.watches.extend(self.pointers.replan(pointers, now));
         let count = plan.watches.len();
         for watch_plan in plan.watches {
             let names = (watch_plan.endpoint.clone(), watch_plan.variant.clone());
@@ -57,13 +59,14 @@ impl Engine {
             self.watches.push(watch);
             self.set_round_timer(self.watches.len() - 1, due);
         }
+        self.pointers.locate(&self.names);
         for (endpoint, variant) in gone.into_keys() {
             self.outputs.push_back(Output::Record(Record::Forget { endpoint, variant }));
         }
         self.replan_invalidations(now);
     }
 
-    fn new_grid(&mut self, interval: Duration, now: Timestamp) -> Grid {
+    pub(super) fn new_grid(&mut self, interval: Duration, now: Timestamp) -> Grid {
         self.grids = self.grids.wrapping_add(1);
         Grid::new(self.grids, interval, now)
     }
@@ -104,21 +107,27 @@ impl Engine {
     pub(super) fn restore(&mut self, restored: Restored, now: Timestamp) {
         self.restore_hours(&restored.hours, now);
         for record in restored.histories {
-            let Some(watch) = self.watch_named(record.endpoint, record.variant) else { continue };
+            let names = (record.endpoint.clone(), record.variant.clone());
+            let Some(watch) = self.watch_named(&names) else {
+                self.pointers.keep_history(record);
+                continue;
+            };
             if watch.definition == record.definition {
                 watch.history = OriginHistory::restore(record.parts);
             }
         }
-        for record in restored.verdicts {
-            let Some(watch) = self.watch_named(record.endpoint, record.variant) else { continue };
-            if watch.definition != record.definition {
+        for mut record in restored.verdicts {
+            record.verdict.since = record.verdict.since.min(now);
+            let names = (record.endpoint.clone(), record.variant.clone());
+            let Some(watch) = self.watch_named(&names) else {
+                self.pointers.keep_verdict(record);
                 continue;
-            }
-            if let Some(place) = watch.places.iter_mut().find(|p| p.node == record.node) {
-                place.verdict = record.verdict;
-                place.verdict.since = place.verdict.since.min(now);
+            };
+            if watch.definition == record.definition {
+                watch.take_over(&record);
             }
         }
+        self.restore_pointers(now);
     }
 
     fn restore_hours(&mut self, hours: &[HourRecord], now: Timestamp) {
@@ -129,8 +138,8 @@ impl Engine {
         }
     }
 
-    fn watch_named(&mut self, endpoint: EndpointName, variant: VariantName) -> Option<&mut Watch> {
-        let at = *self.names.get(&(endpoint, variant))?;
+    fn watch_named(&mut self, names: &(EndpointName, VariantName)) -> Option<&mut Watch> {
+        let at = *self.names.get(names)?;
         self.watches.get_mut(at)
     }
 }

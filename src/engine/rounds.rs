@@ -112,6 +112,7 @@ impl Engine {
             self.outputs.push_back(Output::Record(record));
         }
         self.note_origin(at, observation, now);
+        self.pointer_answered(at, now);
         self.origin_sight(at, sight, now);
     }
 
@@ -145,9 +146,6 @@ impl Engine {
                 patients.extend(patient(watch, outcome.place));
             }
         }
-        let planned = watch.next_due(jitter, now);
-        watch.hurry.plan(planned);
-        let due = watch.next_hurried(now).map_or(planned, |due| due.min(planned));
         let mut records = Vec::new();
         for output in &outputs {
             if let Output::BecameFresh { node, after } = output
@@ -163,6 +161,11 @@ impl Engine {
         }
         self.inquire(at, now);
         self.look_for_proofs(at, now);
+        self.pointer_round(at, now);
+        let Some(watch) = self.watch(at).filter(|watch| !watch.retired) else { return };
+        let planned = watch.next_due(jitter, now);
+        watch.hurry.plan(planned);
+        let due = watch.next_hurried(now).map_or(planned, |due| due.min(planned));
         if !once {
             self.set_round_timer(at, due);
         }
@@ -170,7 +173,7 @@ impl Engine {
 
     pub(super) fn probe_now(&mut self, now: Timestamp) {
         for at in 0..self.watches.len() {
-            let idle = self.watch(at).filter(|watch| watch.round.is_none());
+            let idle = self.watch(at).filter(|watch| watch.round.is_none() && !watch.retired);
             if let Some(watch) = idle {
                 watch.hurry.plan(now);
                 self.set_round_timer(at, now);

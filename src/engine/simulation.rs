@@ -2,6 +2,7 @@
 
 mod causes;
 mod invalidating;
+mod pointers;
 mod proving;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,10 @@ use crate::verdict::{
 /// What a server answers to one fetch.
 enum Reply {
     Version(String),
+    /// What a pointer names.
+    Value(String),
+    /// A status that can be compared.
+    Missing(u16),
     /// A version that is ordered.
     Number(u64),
     Status(u16),
@@ -32,6 +37,8 @@ fn shown(version: &str) -> Reply {
 type OriginAnswers = Box<dyn FnMut(u64, u64) -> Reply>;
 /// A node's answer, asked at a second.
 type NodeAnswers = Box<dyn FnMut(&str, u64) -> Reply>;
+/// The answer of a node, or of the origin where none is named, to a path, asked at a second.
+type UrlAnswers = Box<dyn FnMut(Option<&str>, &str, u64) -> Reply>;
 
 /// A world of origins and nodes whose answers are functions of time and of the number of the
 /// question.
@@ -40,6 +47,10 @@ struct World {
     now: Timestamp,
     origin: OriginAnswers,
     node: NodeAnswers,
+    /// In place of both, where it depends on the URL.
+    urls: Option<UrlAnswers>,
+    news: Vec<(u64, PointerNews)>,
+    fetched: Vec<(u64, String)>,
     admin_up: Box<dyn FnMut(u64) -> bool>,
     takes: Duration,
     origin_questions: u64,
@@ -87,6 +98,7 @@ fn plan(endpoints: usize, nodes: usize) -> Plan {
             .map(|name| NodePlan { name: name.clone(), admin_interval, canary: None })
             .collect(),
         watches: (0..endpoints).map(watch).collect(),
+        pointers: Vec::new(),
         remedy_max_rate: 6,
         ban_list_limit: 0,
         once: false,
@@ -116,6 +128,9 @@ impl World {
             now,
             origin: Box::new(origin),
             node: Box::new(node),
+            urls: None,
+            news: Vec::new(),
+            fetched: Vec::new(),
             admin_up: Box::new(|_| true),
             takes: Duration::from_millis(20),
             origin_questions: 0,
@@ -165,6 +180,7 @@ impl World {
                     Output::Changed { node, transition, .. } => {
                         self.states.push((self.seconds(), node.to_string(), transition.to));
                     }
+                    Output::Pointer(news) => self.news.push((self.seconds(), news)),
                     Output::BecameFresh { after, .. } => self.to_fresh.push(after),
                     Output::Errand { .. }
                     | Output::ServeCanary { .. }
@@ -208,20 +224,33 @@ impl World {
 
     fn answer(&mut self, side: &Side, request: &FetchRequest, at: Timestamp) -> Observation {
         let seconds = self.seconds();
-        let reply = match side {
-            Side::Origin(_) => {
+        if self.urls.is_some() {
+            self.fetched.push((seconds, request.target.url.to_string()));
+        }
+        let reply = match (&mut self.urls, side) {
+            (Some(urls), Side::Origin(_)) => {
                 self.origin_questions += 1;
-                self.conditional += u64::from(request.condition.is_some());
-                (self.origin)(seconds, self.origin_questions)
+                urls(None, request.target.url.path_and_query(), seconds)
             }
-            Side::Cache(node) => (self.node)(node.as_str(), seconds),
+            (Some(urls), Side::Cache(node)) => {
+                urls(Some(node.as_str()), request.target.url.path_and_query(), seconds)
+            }
+            (None, side) => match side {
+                Side::Origin(_) => {
+                    self.origin_questions += 1;
+                    self.conditional += u64::from(request.condition.is_some());
+                    (self.origin)(seconds, self.origin_questions)
+                }
+                Side::Cache(node) => (self.node)(node.as_str(), seconds),
+            },
         };
+        let is_varnish = matches!(side, Side::Cache(_));
         let answer = |status, version: Result<Version, Unversioned>, tag: Option<Arc<str>>| {
             Outcome::Answer(Box::new(Answer {
                 status,
                 version,
                 validators: Validators { etag: tag, last_modified: None },
-                cache: CacheSigns { transaction: None, is_varnish: true, age: Some(3) },
+                cache: CacheSigns { transaction: None, is_varnish, age: Some(3) },
                 retry_after: None,
                 body_bytes: 0,
                 headers: None,
@@ -229,6 +258,14 @@ impl World {
         };
         let outcome = match reply {
             Reply::Down => Outcome::Failed(Failure::Refused),
+            Reply::Value(text) => {
+                let value = crate::model::PointerValue::new(&text);
+                let version = value.map(|value| Version { status: 200, mark: Mark::Value(value) });
+                answer(200, version.map_err(Unversioned::Value), None)
+            }
+            Reply::Missing(status) => {
+                answer(status, Ok(Version { status, mark: Mark::Status }), None)
+            }
             Reply::Status(status) => answer(status, Err(Unversioned::Status), None),
             Reply::Number(number) => {
                 let mark = Mark::Token(number.to_string().into());

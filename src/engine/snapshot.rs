@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CanaryState, RemedyState, ServiceLevel};
+use super::{CanaryState, PointerSnapshot, RemedyState, ServiceLevel};
 use crate::model::{EndpointName, NodeName, Timestamp, VariantName, Version};
 use crate::verdict::{Explanation, ProbeResult, State};
 
@@ -16,7 +16,9 @@ pub struct Snapshot {
     pub targets: Vec<TargetSnapshot>,
     /// One for each node, ordered by name.
     pub nodes: Vec<NodeSnapshot>,
-    /// How many endpoints are watched.
+    /// One for each pointer, ordered by name.
+    pub pointers: Vec<PointerSnapshot>,
+    /// How many endpoints are watched, pointers not counted.
     pub endpoints: usize,
 }
 

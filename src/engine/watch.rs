@@ -12,7 +12,7 @@ use crate::model::{NodeName, Timestamp, Version};
 use crate::verdict::cause::OriginChange;
 use crate::verdict::{
     Change, Comparison, Condition, Doubt, Fault, FetchRequest, Limits, Observation, OriginHistory,
-    ProbeResult, Sight, State, Transition, Verdict,
+    ProbeResult, Seen, Sight, State, Transition, Verdict,
 };
 
 /// After so many conditional questions the origin is asked unconditionally once: some answer 304
@@ -39,6 +39,14 @@ pub(super) struct Watch {
     pub(super) round: Option<Round>,
     pub(super) finished_rounds: u64,
     pub(super) hurry: Hurry,
+    /// Whether rounds are to come sooner than planned, by what others say.
+    pub(super) pressed: bool,
+    /// Nothing is watched here any more.
+    pub(super) retired: bool,
+    /// Whether the origin's last answer came through a Varnish.
+    pub(super) origin_is_varnish: bool,
+    /// What the origin failed to show in the last answers, and how often in a row.
+    origin_trouble: Option<(Sight, u8)>,
     condition: Option<Condition>,
     /// When an answer last came with its content.
     answered: Timestamp,
@@ -102,6 +110,10 @@ impl Watch {
             round: None,
             finished_rounds: 0,
             hurry: Hurry::default(),
+            pressed: false,
+            retired: false,
+            origin_is_varnish: false,
+            origin_trouble: None,
             condition: None,
             answered: now,
             conditional_rounds: 0,
@@ -144,11 +156,15 @@ impl Watch {
 
     /// Takes in an answer of the origin. Returns what the history made of it.
     pub(super) fn origin_seen(&mut self, observation: &Observation) -> (Sight, Change) {
+        self.origin_is_varnish = observation.answer().is_some_and(|answer| answer.cache.is_varnish);
         let sight = Sight::from(observation);
         let Sight::Version(version) = &sight else {
             self.condition = None;
+            let before = self.origin_trouble.take().map_or(0, |(_, failures)| failures);
+            self.origin_trouble = Some((sight.clone(), before.saturating_add(1)));
             return (sight, Change::None);
         };
+        self.origin_trouble = None;
         let change = self.history.observe(version, observation.finished);
         if let Some(answer) = observation.answer().filter(|answer| answer.status != 304) {
             self.answered = observation.finished;
@@ -243,7 +259,8 @@ impl Watch {
     /// When the next round is due. `jitter` is from 0 to 1.
     pub(super) fn next_due(&mut self, jitter: f64, now: Timestamp) -> Timestamp {
         let limits = self.limits(false);
-        let hurry = self.places.iter().any(|place| place.verdict.is_pressing(limits));
+        let pressing = self.places.iter().any(|place| place.verdict.is_pressing(limits));
+        let hurry = self.pressed || pressing;
         self.hurried_rounds = match hurry {
             true => self.hurried_rounds.saturating_add(u8::from(self.hurry.has_counted(now))),
             false => 0,
@@ -295,6 +312,36 @@ impl Watch {
             verdict: place.verdict.clone(),
             recorded: now,
         }
+    }
+
+    /// What the origin showed in place of a version, at least `failures` times in a row.
+    pub(super) fn origin_trouble(&self, failures: u8) -> Option<&Sight> {
+        self.origin_trouble.as_ref().filter(|(_, count)| *count >= failures).map(|(sight, _)| sight)
+    }
+
+    /// Whether the origin says that there is nothing behind the URL, or nothing that works.
+    pub(super) fn is_gone_at_origin(&self) -> bool {
+        let fails = matches!(self.origin_trouble(1), Some(Sight::Failed(Fault::Status(_))));
+        let is_missing = |seen: &Seen| !(200..=299).contains(&seen.version.status);
+        fails || self.history.current().is_some_and(is_missing)
+    }
+
+    /// Takes over what was recorded of one of its places, if it still has that place.
+    pub(super) fn take_over(&mut self, record: &VerdictRecord) {
+        if let Some(place) = self.places.iter_mut().find(|place| place.node == record.node) {
+            place.verdict = record.verdict.clone();
+        }
+    }
+
+    /// Nothing is watched here any more.
+    pub(super) fn retire(&mut self) {
+        self.retired = true;
+        self.places.clear();
+        self.round = None;
+        self.timer = 0;
+        self.history = OriginHistory::default();
+        // Nobody waits for another one.
+        self.finished_rounds = self.finished_rounds.max(1);
     }
 
     fn limits(&self, once: bool) -> Limits {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::content::Steps;
 use super::metrics::Metrics;
 use super::text::{Family, Value, end, label};
-use crate::engine::{AdminState, CanaryState, NodeSnapshot, Snapshot, TargetSnapshot};
+use crate::engine::{
+    AdminState, CanaryState, NodeSnapshot, PointerSnapshot, PointerState, Snapshot, TargetSnapshot,
+};
 use crate::verdict::{Cause, ProbeResult, State};
 
 const ENDPOINTS: Family = Family::gauge("purgewatch_endpoints", "How many endpoints are watched.");
@@ -101,6 +103,15 @@ const CANARY_LAST_PROVEN: Family = Family::gauge(
     "When a ban of the node's canary was last proven to work.",
 );
 
+const POINTER_STATE: Family = Family::gauge(
+    "purgewatch_pointer_state",
+    "1 for the state that the pointer and what it leads to are in, 0 for the others.",
+);
+const POINTER_LAST_CHANGE: Family = Family::gauge(
+    "purgewatch_pointer_last_change_timestamp_seconds",
+    "When the pointer was last seen to change at its origin, or first seen.",
+);
+
 /// All families, as steps.
 pub(super) struct Families {
     snapshot: Arc<Snapshot>,
@@ -124,6 +135,7 @@ impl Families {
         ENDPOINTS.single(&mut own, u64::try_from(snapshot.endpoints).ok().map(Value::Number));
         write_nodes(&mut own, &snapshot.nodes, offset);
         write_canaries(&mut own, &snapshot.nodes, offset);
+        write_pointers(&mut own, &snapshot.pointers, offset);
         let line = Vec::with_capacity(256);
         Self { snapshot, offset, own, family: 0, target: 0, done: false, line }
     }
@@ -263,4 +275,30 @@ fn write_canaries(out: &mut Vec<u8>, nodes: &[NodeSnapshot], offset: i64) {
     };
     one(out, CANARY_UP, &|canary| canary.up.map(Value::flag));
     one(out, CANARY_LAST_PROVEN, &|canary| canary.last_proven.map(|at| Value::time(at, offset)));
+}
+
+fn write_pointers(out: &mut Vec<u8>, pointers: &[PointerSnapshot], offset: i64) {
+    let begin = |out: &mut Vec<u8>, family: &Family, pointer: &PointerSnapshot| {
+        out.extend_from_slice(family.name.as_bytes());
+        out.push(b'{');
+        label(out, "pointer", pointer.pointer.as_str());
+    };
+    POINTER_STATE.open(out);
+    for pointer in pointers {
+        for state in PointerState::ALL {
+            begin(out, &POINTER_STATE, pointer);
+            out.push(b',');
+            label(out, "state", state.label());
+            out.push(b'}');
+            end(out, Value::flag(state == pointer.state));
+        }
+    }
+    POINTER_LAST_CHANGE.open(out);
+    for pointer in pointers {
+        if let Some(at) = pointer.last_change {
+            begin(out, &POINTER_LAST_CHANGE, pointer);
+            out.push(b'}');
+            end(out, Value::time(at, offset));
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::engine::{NodeSnapshot, Snapshot, TargetSnapshot};
+use crate::engine::{NodeSnapshot, PointerSnapshot, PointerState, Snapshot, TargetSnapshot};
 use crate::model::{Timestamp, format_duration};
 use crate::verdict::{Explanation, State};
 
@@ -21,9 +21,9 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8884; vertical-align: top; }
 td { overflow-wrap: anywhere; }
 .state { font-weight: 600; white-space: nowrap; }
-.stale, .down { color: #c62828; }
+.stale, .down, .broken, .split, .unreadable { color: #c62828; }
 .lagging, .unverifiable, .cache_down, .origin_down { color: #b26a00; }
-.fresh, .up { color: #2e7d32; }
+.fresh, .up, .good { color: #2e7d32; }
 .unknown { color: #777; }
 .note { color: #777; }
 .cause td { padding-left: 2rem; }
@@ -61,6 +61,7 @@ fn write_page(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
     );
     write_summary(page, snapshot)?;
     write_nodes(page, snapshot)?;
+    write_pointers(page, snapshot)?;
     write_targets(page, snapshot)?;
     let version = env!("CARGO_PKG_VERSION");
     writeln!(
@@ -137,6 +138,47 @@ fn write_canary(page: &mut String, node: &NodeSnapshot, taken: Timestamp) -> std
         last.unwrap_or_default(),
         Escaped(canary.and_then(|canary| canary.problem.as_deref()).unwrap_or_default()),
     )
+}
+
+/// Only where there are pointers; those that need a person first.
+fn write_pointers(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
+    if snapshot.pointers.is_empty() {
+        return Ok(());
+    }
+    let urgency = |pointer: &&PointerSnapshot| match pointer.state {
+        state if state.is_alarm() => 0,
+        PointerState::Good => 2,
+        _ => 1,
+    };
+    let mut pointers: Vec<&PointerSnapshot> = snapshot.pointers.iter().collect();
+    pointers.sort_by_key(urgency);
+    page.push_str(
+        "<h2>Pointers</h2>\n<table>\n<tr><th>pointer<th>state<th>for<th>leads to<th>before\
+         <th>last change<th>allowed<th>reason\n",
+    );
+    for pointer in pointers.into_iter().take(ROWS) {
+        let label = pointer.state.label();
+        let ago = |at: Timestamp| format_duration(whole_seconds(snapshot.taken.since(at)));
+        let value = |value: &Option<crate::model::PointerValue>| {
+            value.as_ref().map(ToString::to_string).unwrap_or_default()
+        };
+        write!(
+            page,
+            "<tr><td>{}<td class=\"state {label}\">{label}<td>{}<td>{}<td>{}<td>{}<td>{}<td>",
+            Escaped(pointer.pointer.as_str()),
+            ago(pointer.since),
+            Escaped(&value(&pointer.value)),
+            Escaped(&value(&pointer.previous)),
+            pointer.last_change.map(|at| format!("{} ago", ago(at))).unwrap_or_default(),
+            format_duration(pointer.max_stale),
+        )?;
+        for finding in &pointer.findings {
+            write!(page, "{}<br>", Escaped(&finding.text))?;
+        }
+        page.push('\n');
+    }
+    page.push_str("</table>\n");
+    Ok(())
 }
 
 fn write_targets(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {

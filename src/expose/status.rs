@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::Steps;
 use crate::engine::{
-    AdminState, CanaryState, NodeSnapshot, STEPS, Snapshot, TargetSnapshot, Window,
+    AdminState, CanaryState, NodeSnapshot, PointerSnapshot, STEPS, Snapshot, TargetSnapshot, Window,
 };
 use crate::model::Timestamp;
 use crate::verdict::ProbeResult;
@@ -34,6 +34,9 @@ pub struct Document {
     pub endpoints: u64,
     /// One for each node, by name.
     pub nodes: Vec<Node<'static>>,
+    /// One for each pointer, by name.
+    #[serde(default)]
+    pub pointers: Vec<Pointer<'static>>,
     /// One for each endpoint, variant and node, by these names.
     pub targets: Vec<Target<'static>>,
 }
@@ -109,6 +112,31 @@ pub struct Node<'a> {
     pub day: Changes,
     /// The same for the last seven days.
     pub week: Changes,
+}
+
+/// What is known of a pointer and of what it leads to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pointer<'a> {
+    /// The pointer.
+    pub pointer: Cow<'a, str>,
+    /// The state: `unknown`, `good`, `lagging`, `broken`, `split`, `unverifiable`, `unreadable`.
+    pub state: Cow<'a, str>,
+    /// Since when.
+    pub since: f64,
+    /// What it names, as its origin said last.
+    pub value: Option<Cow<'a, str>>,
+    /// What it named before, while that is still watched.
+    pub previous: Option<Cow<'a, str>>,
+    /// When it was seen to change, or first seen.
+    pub last_change: Option<f64>,
+    /// How long all may be out of step.
+    pub max_stale_seconds: f64,
+    /// What the nodes that serve the pointer itself answered last: a version.
+    pub nodes: BTreeMap<Cow<'a, str>, Option<String>>,
+    /// The URLs that it leads to, by the variant that each appears as among the targets.
+    pub targets: BTreeMap<Cow<'a, str>, String>,
+    /// What keeps it from being good, the worst first: sentences for people.
+    pub findings: Vec<Cow<'a, str>>,
 }
 
 /// How soon changes of the origins showed at a node.
@@ -202,6 +230,32 @@ impl<'a> Node<'a> {
     }
 }
 
+impl<'a> Pointer<'a> {
+    fn of(pointer: &'a PointerSnapshot, offset: i64) -> Self {
+        let time = |at: Timestamp| at.shifted(offset).as_seconds();
+        let nodes = pointer.nodes.iter();
+        let targets = pointer.targets.iter();
+        Self {
+            pointer: pointer.pointer.as_str().into(),
+            state: pointer.state.label().into(),
+            since: time(pointer.since),
+            value: pointer.value.as_ref().map(|value| value.as_str().into()),
+            previous: pointer.previous.as_ref().map(|value| value.as_str().into()),
+            last_change: pointer.last_change.map(time),
+            max_stale_seconds: pointer.max_stale.as_secs_f64(),
+            nodes: nodes
+                .map(|(node, version)| {
+                    (node.as_str().into(), version.as_ref().map(ToString::to_string))
+                })
+                .collect(),
+            targets: targets
+                .map(|(variant, url)| (variant.as_str().into(), url.to_string()))
+                .collect(),
+            findings: pointer.findings.iter().map(|finding| finding.text.as_str().into()).collect(),
+        }
+    }
+}
+
 impl Changes {
     fn of(window: &Window, offset: i64) -> Self {
         Self {
@@ -222,6 +276,8 @@ pub(super) struct Writer {
 enum Step {
     Head,
     Node(usize),
+    Pointers,
+    Pointer(usize),
     Between,
     Target(usize),
     Done,
@@ -255,6 +311,17 @@ impl Steps for Writer {
                 Some(node) => {
                     item(out, place, &Node::of(node, self.offset));
                     Step::Node(place + 1)
+                }
+                None => Step::Pointers,
+            },
+            Step::Pointers => {
+                out.extend_from_slice(b"\n],\"pointers\":[\n");
+                Step::Pointer(0)
+            }
+            Step::Pointer(place) => match self.snapshot.pointers.get(place) {
+                Some(pointer) => {
+                    item(out, place, &Pointer::of(pointer, self.offset));
+                    Step::Pointer(place + 1)
                 }
                 None => Step::Between,
             },

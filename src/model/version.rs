@@ -6,6 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::PointerValue;
+
 /// The version of one response: its status and the mark that the endpoint's `compare` rule reads.
 ///
 /// The status belongs to it: a product that the origin answers with 404 and the cache with 200 is
@@ -32,6 +34,8 @@ pub enum Mark {
     LastModified(u64),
     /// A header's value, or a value within a JSON body. Ordered where both sides are numbers.
     Token(Arc<str>),
+    /// What a pointer names. Not ordered: a pointer that was taken back names an older version.
+    Value(PointerValue),
     /// Where a redirect leads. Redirects are compared, not followed.
     Location(Arc<str>),
     /// Nothing beyond the status: errors such as 404 and 410, whose bodies tend to hold request
@@ -91,6 +95,7 @@ impl Version {
                 }
             }
             Mark::Token(value) => format!("{status} {value}"),
+            Mark::Value(value) => format!("{status} {value}"),
             Mark::Location(target) => format!("{status} to {target}"),
             Mark::Status => return status.to_string(),
         };
@@ -131,6 +136,7 @@ impl fmt::Display for Version {
             Mark::Etag(tag) => write!(f, "etag:{tag}"),
             Mark::LastModified(seconds) => write!(f, "last-modified:{seconds}"),
             Mark::Token(value) => write!(f, "token:{value}"),
+            Mark::Value(value) => write!(f, "value:{value}"),
             Mark::Location(target) => write!(f, "location:{target}"),
             Mark::Status => f.write_str("status:"),
         }
@@ -161,6 +167,7 @@ impl FromStr for Version {
             "etag" => Mark::Etag(value.into()),
             "last-modified" => Mark::LastModified(value.parse().map_err(|_| wrong())?),
             "token" => Mark::Token(value.into()),
+            "value" => Mark::Value(PointerValue::new(value).map_err(|_| wrong())?),
             "location" => Mark::Location(value.into()),
             "status" if value.is_empty() => Mark::Status,
             _ => return Err(wrong()),
@@ -188,6 +195,8 @@ mod tests {
         assert_eq!(token(huge).relation_to(&token(&huge.replace("57", "56"))), Relation::Newer);
         let at = |s| Version { status: 200, mark: Mark::LastModified(s) };
         assert_eq!(at(5).relation_to(&at(6)), Relation::Older);
+        let value = |v| Version { status: 200, mark: Mark::Value(PointerValue::new(v).unwrap()) };
+        assert_eq!(value("10").relation_to(&value("9")), Relation::Different, "no pointer is");
     }
 
     #[test]
@@ -217,6 +226,7 @@ mod tests {
             Mark::Etag("\"a:b c\"".into()),
             Mark::LastModified(1_700_000_000),
             Mark::Token("model: 7".into()),
+            Mark::Value(PointerValue::new("2024/11:7").unwrap()),
             Mark::Location("http://x/?a b".into()),
             Mark::Status,
         ] {

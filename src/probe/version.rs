@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::body::{Body, Content, Need, digest_without};
 use super::json;
 use crate::httpcache::{self, EntityTag};
-use crate::model::{Mark, Version};
+use crate::model::{Mark, PointerValue, Version};
 use crate::verdict::{Compare, Target, Unversioned, Validators};
 
 /// The longest text that a version holds as it is; of a longer one it holds the digest.
@@ -23,7 +23,7 @@ pub(super) fn need(status: u16, target: &Target) -> Need {
         _ if !is_success(status) => Need::End,
         Compare::Etag | Compare::LastModified | Compare::Header(_) => Need::End,
         Compare::Body if target.ignore.is_empty() => Need::Digest,
-        Compare::Body | Compare::Json(_) => Need::Bytes,
+        Compare::Body | Compare::Json(_) | Compare::Value(_) => Need::Bytes,
     }
 }
 
@@ -95,6 +95,22 @@ fn by_rule(headers: &HeaderMap, body: &Body, target: &Target) -> Result<Mark, Un
             };
             json::value_at(bytes, pointer).map(|value| Mark::Token(text_of(value.as_bytes())))
         }
+        Compare::Value(pointer) => {
+            let Content::Bytes(bytes) = &body.content else {
+                return Err(Unversioned::NotJson);
+            };
+            let value = match pointer {
+                Some(pointer) => {
+                    let value = json::value_at(bytes, pointer)?;
+                    if value == "null" {
+                        return Err(Unversioned::NoJsonValue);
+                    }
+                    PointerValue::from_bytes(value.as_bytes())
+                }
+                None => PointerValue::from_bytes(bytes),
+            };
+            value.map(Mark::Value).map_err(Unversioned::Value)
+        }
     }
 }
 
@@ -117,6 +133,7 @@ mod tests {
     use regex::bytes::Regex;
 
     use super::*;
+    use crate::model::ValueFault;
 
     fn target(compare: Compare) -> Target {
         Target {
@@ -205,6 +222,26 @@ mod tests {
         let target = target(Compare::Json("/v".to_owned()));
         let shown = version(200, &HeaderMap::new(), &body, &target).unwrap().to_string();
         assert!(shown.starts_with("200 token:sha256:"), "{shown:?}");
+    }
+
+    #[test]
+    fn a_pointer_names_the_whole_body_or_a_value_within() {
+        let named = |text: &str, pointer: Option<&str>| {
+            let body = Body { size: 0, content: Content::Bytes(text.as_bytes().to_vec()) };
+            let target = target(Compare::Value(pointer.map(str::to_owned)));
+            version(200, &HeaderMap::new(), &body, &target).map(|version| version.to_string())
+        };
+        assert_eq!(named("42\n", None).as_deref(), Ok("200 value:42"));
+        assert_eq!(named(r#"{"a":[{"v":"v-7"}]}"#, Some("/a/0/v")).as_deref(), Ok("200 value:v-7"));
+        assert_eq!(named(r#"{"v":7}"#, Some("/v")).as_deref(), Ok("200 value:7"));
+        assert_eq!(named(r#"{"v":7}"#, Some("/w")), Err(Unversioned::NoJsonValue));
+        assert_eq!(named(r#"{"v":null}"#, Some("/v")), Err(Unversioned::NoJsonValue));
+        assert_eq!(named("<html>", Some("/v")), Err(Unversioned::NotJson));
+        let climbs = Err(Unversioned::Value(ValueFault::Climbs));
+        assert_eq!(named(r#"{"v":"../x"}"#, Some("/v")), climbs);
+        assert_eq!(named("\n", None), Err(Unversioned::Value(ValueFault::Empty)));
+        let long = Err(Unversioned::Value(ValueFault::TooLong { got: 1_000 }));
+        assert_eq!(named(&"x".repeat(1_000), None), long);
     }
 
     #[test]

@@ -21,6 +21,10 @@ pub enum Compare {
     Header(String),
     /// `json:/POINTER`: a value within a JSON body (RFC 6901). Ordered where it is a number.
     Json(String),
+    /// What a pointer names: the whole body, or a value within a JSON body, as a
+    /// [`PointerValue`](crate::model::PointerValue). Not ordered. No rule that a configuration
+    /// spells.
+    Value(Option<String>),
 }
 
 impl fmt::Display for Compare {
@@ -31,6 +35,8 @@ impl fmt::Display for Compare {
             Self::LastModified => f.write_str("last-modified"),
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Json(pointer) => write!(f, "json:{pointer}"),
+            Self::Value(None) => f.write_str("value"),
+            Self::Value(Some(pointer)) => write!(f, "value:{pointer}"),
         }
     }
 }

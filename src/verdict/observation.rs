@@ -6,7 +6,7 @@ use std::time::Duration;
 use regex::bytes::Regex;
 
 use super::Compare;
-use crate::model::{HttpUrl, Timestamp, Version};
+use crate::model::{HttpUrl, Timestamp, ValueFault, Version};
 
 /// What is fetched: a URL with its request headers, and how answers to it are compared. One for
 /// each (endpoint, variant), shared by every fetch of it.
@@ -207,6 +207,9 @@ pub enum Unversioned {
     /// `compare = "json:..."` and the pointer leads to nothing, or to an object or array.
     #[error("the JSON pointer leads to no value")]
     NoJsonValue,
+    /// What a pointer names cannot be filled into a URL.
+    #[error(transparent)]
+    Value(ValueFault),
 }
 
 /// Why a fetch brought no answer that can be judged.

@@ -90,7 +90,7 @@ fn snapshot(clock: Clock) -> Snapshot {
         canary: None,
         level: ServiceLevel::default(),
     }];
-    Snapshot { taken: now, targets, nodes, endpoints: TARGETS }
+    Snapshot { taken: now, targets, nodes, pointers: Vec::new(), endpoints: TARGETS }
 }
 
 /// The product's listener on a thread of its own; each question is answered with a new snapshot.

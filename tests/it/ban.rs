@@ -5,6 +5,7 @@ mod crashes;
 mod faults;
 mod input;
 mod matching;
+mod template;
 mod urls;
 mod verify;
 

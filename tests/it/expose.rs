@@ -208,6 +208,7 @@ fn snapshot(targets: usize) -> Snapshot {
         problem: Some("refused".to_owned()),
     };
     Snapshot {
+        pointers: Vec::new(),
         taken: now,
         targets: (0..targets).map(target).collect(),
         nodes: vec![

@@ -25,6 +25,7 @@ mod incident;
 mod invalidation;
 mod layers;
 mod ledger;
+mod pointer;
 mod probe;
 mod purge;
 mod readme;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use purgewatch::commands::Exit;
+use purgewatch::event::{Event, EventError, Placeholder};
 use regex::Regex;
 
 use crate::support::daemon::{Daemon, QUICK, endpoint, peers, purgewatch};
@@ -120,14 +121,20 @@ fn scraped() -> BTreeMap<String, Exported> {
     origin.serve("/", Response::ok("one").header("Cache-Control", "max-age=3600"));
     let varnishd = Varnishd::in_front_of(origin.address);
     let socket = varnishd.dir().join("socket");
-    let canary = "canary = \"/\"\ncanary_interval = \"1s\"\n[[origin]]";
+    // Not the endpoint's own object: its bans would keep that one fresh.
+    origin.serve("/canary", Response::ok("x").header("Cache-Control", "max-age=3600"));
+    let canary = "canary = \"/canary\"\ncanary_interval = \"1s\"\n[[origin]]";
     let away =
         "[[node]]\nname = \"away\"\nhttp = \"http://127.0.0.1:1\"\nadmin = \"127.0.0.1:2\"\n";
+    let pointer = "[[pointer]]\nname = \"current\"\nurl = \"http://rec.example.com/current\"\n\
+                   endpoints = [\"http://rec.example.com/v/{value}/\"]\norigin = \"origin\"\n\
+                   nodes = [\"cache-01\"]\n";
+    origin.serve("/current", Response::ok("1"));
     let config = format!(
         "socket = \"{}\"\n{QUICK}{}{away}{}",
         socket.display(),
         peers(&varnishd, origin.address).replacen("[[origin]]", canary, 1),
-        endpoint("rec", "/", "nodes = [\"cache-01\"]")
+        endpoint("rec", "/", "nodes = [\"cache-01\"]") + pointer
     );
     let daemon = Daemon::start(&config);
     daemon.wait_for_state("rec", "fresh");
@@ -214,7 +221,7 @@ fn every_value_of_a_closed_label_is_documented_and_no_other() {
             values,
         );
     }
-    let open = ["endpoint", "variant", "node", "origin", "version", "os", "arch"];
+    let open = ["endpoint", "variant", "node", "origin", "pointer", "version", "os", "arch"];
     let mut real = BTreeMap::new();
     for (name, metric) in scraped() {
         for (label, values) in metric.labels {
@@ -240,6 +247,15 @@ fn every_state_is_documented() {
     let documented = rows(&section(&readme(), "### States"), "state");
     let documented = set(documented.iter().map(|row| row[0].trim_matches('`').to_owned()));
     assert_eq!(documented, set(State::ALL.map(|state| state.label().to_owned())));
+}
+
+#[test]
+fn every_state_of_a_pointer_is_documented() {
+    use purgewatch::engine::PointerState;
+    let text = section(&readme(), "### Pointer: the current version of a URL");
+    let documented = rows(&text, "pointer is");
+    let documented = set(documented.iter().map(|row| row[0].trim_matches('`').to_owned()));
+    assert_eq!(documented, set(PointerState::ALL.map(|state| state.label().to_owned())));
 }
 
 #[test]
@@ -488,8 +504,83 @@ fn the_keys_are_those_of_the_program() {
         assert_eq!(keys, set(listed[1].split(", ").map(str::to_owned)), "{table}");
         tables.insert(table);
     }
-    let expected = ["[daemon]", "[defaults]", "[[node]]", "[[origin]]", "[[endpoint]]"];
+    let expected = [
+        "[daemon]",
+        "[defaults]",
+        "[[node]]",
+        "[[origin]]",
+        "[[endpoint]]",
+        "[[pointer]]",
+        "[redis]",
+        "[[subscription]]",
+        "[invalidations]",
+    ];
     assert_eq!(tables, set(expected.map(str::to_owned)));
+}
+
+/// The keys of an event are read, as JSON and as fields, and no others.
+#[test]
+fn the_keys_of_an_event_are_those_of_the_program() {
+    let value = |key: &str| match key {
+        "url" | "urls" => "http://a/",
+        "prove" => "1m",
+        "issued" => "1795490000",
+        "schema" => "1",
+        _ => "a",
+    };
+    let (mut keys, mut fields) = (BTreeSet::new(), BTreeSet::from(["event".to_owned()]));
+    for row in rows(&readme(), "key of the JSON") {
+        for key in spans(&row[0]) {
+            let text = match key.as_str() {
+                "schema" | "issued" => value(&key).to_owned(),
+                list if list.ends_with('s') || list == "verify" => format!("[\"{}\"]", value(list)),
+                one => format!("\"{}\"", value(one)),
+            };
+            let mut json = format!("{{\"{key}\": {text}");
+            if key != "bans" {
+                json.push_str(", \"bans\": [\"a\"]");
+            }
+            let event = Event::from_json((json + "}").as_bytes());
+            assert!(event.is_ok(), "{key}: {event:?}");
+            keys.insert(key);
+        }
+        for field in spans(&row[1]) {
+            let more = (field != "ban").then_some((&b"ban"[..], &b"a"[..]));
+            let given = more.into_iter().chain([(field.as_bytes(), value(&field).as_bytes())]);
+            let event = Event::from_fields(given);
+            assert!(event.is_ok(), "{field}: {event:?}");
+            fields.insert(field);
+        }
+    }
+    // Each says which there are when it does not know one.
+    let listed = |error: EventError, splits: &[char]| {
+        let text = error.to_string();
+        let (_, known) = text.split_once("expected ").unwrap();
+        let known = known.split(" at line").next().unwrap().replace("one of ", "");
+        set(known.replace("(JSON)", "").replace(" or ", " ").split(splits).filter_map(|word| {
+            let word = word.trim().trim_matches('`');
+            (!word.is_empty()).then(|| word.to_owned())
+        }))
+    };
+    let unknown = Event::from_json(b"{\"none\": 1}").unwrap_err();
+    assert_eq!(listed(unknown, &[',']), keys);
+    let unknown = Event::from_fields([(&b"none"[..], &b"1"[..])]).unwrap_err();
+    assert_eq!(listed(unknown, &[',', ' ']), fields);
+    // And what the page shows can be read.
+    for block in blocks(&readme(), "json").iter().filter(|block| block.contains("bans")) {
+        assert!(Event::from_json(block.as_bytes()).is_ok(), "{block}");
+    }
+}
+
+#[test]
+fn the_placeholders_are_accepted() {
+    let shown = rows(&readme(), "placeholder");
+    let placeholders: Vec<String> = shown.iter().flat_map(|row| spans(&row[0])).collect();
+    assert!(placeholders.len() >= 5, "{placeholders:?}");
+    for placeholder in placeholders {
+        let name = placeholder.trim_matches(['{', '}']);
+        assert!(name.parse::<Placeholder>().is_ok(), "{placeholder}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::super::output::{Format, Output, Untrusted, stdout_takes_colour};
 use super::super::subject::Subject;
 use super::explain::{EvidenceDocument, Found};
+use super::pointers::{self, PointerLine};
 use crate::engine::{Snapshot, TargetSnapshot};
 use crate::model::{VariantName, format_duration};
 use crate::verdict::State;
@@ -20,6 +21,7 @@ const SCHEMA: u32 = 1;
 struct Document<'a> {
     schema: u32,
     results: Vec<Line<'a>>,
+    pointers: Vec<PointerLine<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,12 +69,14 @@ pub(in crate::commands) fn show(
     match format {
         Format::Json => {
             let targets = snapshot.targets.iter();
-            let results = targets.map(|target| line(subject, target, detail)).collect();
-            output.json(&Document { schema: SCHEMA, results });
+            let results = targets.map(|target| line(subject, snapshot, target, detail)).collect();
+            let pointers = snapshot.pointers.iter().map(PointerLine::of).collect();
+            output.json(&Document { schema: SCHEMA, results, pointers });
         }
         Format::Human => {
             let colour = stdout_takes_colour();
             output.text(table(subject, snapshot, colour));
+            output.text(pointers::text(&snapshot.pointers));
             let targets = snapshot.targets.iter();
             for (target, found) in targets.filter_map(|t| Some((t, detail.of(t)?))) {
                 let name = name(subject, target);
@@ -83,12 +87,25 @@ pub(in crate::commands) fn show(
     }
 }
 
-fn line<'a>(subject: &Subject, target: &'a TargetSnapshot, detail: Detail<'a>) -> Line<'a> {
+/// What was fetched: of a pointer, its URL or one that it leads to.
+fn url(subject: &Subject, snapshot: &Snapshot, target: &TargetSnapshot) -> String {
+    let pointer = snapshot.pointers.iter().find(|p| p.pointer == target.endpoint);
+    let mut urls = pointer.into_iter().flat_map(|pointer| &pointer.targets);
+    let found = urls.find(|(variant, _)| *variant == target.variant);
+    found.map_or_else(|| subject.url(&target.endpoint), |(_, url)| url.to_string())
+}
+
+fn line<'a>(
+    subject: &Subject,
+    snapshot: &Snapshot,
+    target: &'a TargetSnapshot,
+    detail: Detail<'a>,
+) -> Line<'a> {
     let found = detail.of(target);
     let explanation = found.map(|found| &found.explanation);
     Line {
         endpoint: target.endpoint.as_str(),
-        url: subject.url(&target.endpoint),
+        url: url(subject, snapshot, target),
         variant: target.variant.as_str(),
         node: target.node.as_str(),
         state: target.state.label(),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::config::{Config, Endpoint};
+use crate::config::Config;
+use crate::model::EndpointName;
 
 /// One alerting rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl Severity {
 /// the next, so each waits for more than one of them, and for `least` at the least, a minute as a
 /// rule. What a cache or an origin does by itself now and then gets a multiple of it.
 pub(super) fn of(config: &Config, job: &str, least: Duration) -> Vec<Alert> {
-    let slowest = config.endpoints.iter().map(|e| e.interval).max().unwrap_or_default();
+    let slowest = watched(config).map(|(_, interval)| interval).max().unwrap_or_default();
     let mut alerts = vec![stale(least)];
     alerts.extend(purge_path(config, least));
     alerts.extend(canary(config, least));
@@ -56,10 +57,18 @@ pub(super) fn of(config: &Config, job: &str, least: Duration) -> Vec<Alert> {
     alerts.push(unverifiable(slowest, least));
     alerts.push(cache_down(slowest, least));
     alerts.push(origin_down(slowest, least));
+    alerts.extend(pointer_broken(config, least));
+    alerts.extend(pointer_unverifiable(config, least));
     alerts.push(reload_failed(least));
     alerts.push(not_stored(least));
     alerts.push(daemon_down(job, least));
     alerts
+}
+
+/// The names of all endpoints and pointers, with how often they are fetched.
+fn watched(config: &Config) -> impl Iterator<Item = (&EndpointName, Duration)> {
+    let endpoints = config.endpoints.iter().map(|endpoint| (&endpoint.name, endpoint.interval));
+    endpoints.chain(config.pointers.iter().map(|pointer| (&pointer.name, pointer.interval)))
 }
 
 /// `count` intervals, and `least` at the least.
@@ -156,16 +165,16 @@ fn bans_pending(config: &Config, least: Duration) -> Option<Alert> {
 
 /// Endpoints of each interval are late after a time of their own.
 fn not_probed(config: &Config, least: Duration) -> Alert {
-    let mut by_interval: BTreeMap<Duration, Vec<&Endpoint>> = BTreeMap::new();
-    for endpoint in &config.endpoints {
-        by_interval.entry(endpoint.interval).or_default().push(endpoint);
+    let mut by_interval: BTreeMap<Duration, Vec<&EndpointName>> = BTreeMap::new();
+    for (name, interval) in watched(config) {
+        by_interval.entry(interval).or_default().push(name);
     }
     // The most frequent interval is the one that names no endpoint but excludes the others, so
     // that the expression stays short.
     let usual =
         by_interval.iter().max_by_key(|(_, list)| list.len()).map(|(interval, _)| *interval);
-    let others = config.endpoints.iter().filter(|endpoint| Some(endpoint.interval) != usual);
-    let others = alternatives(others);
+    let others = watched(config).filter(|(_, interval)| Some(*interval) != usual);
+    let others = alternatives(others.map(|(name, _)| name));
     let late = by_interval.iter().map(|(interval, endpoints)| {
         let selector = match (Some(*interval) == usual, others.is_empty()) {
             (true, true) => String::new(),
@@ -191,8 +200,8 @@ fn not_probed(config: &Config, least: Duration) -> Alert {
 
 /// The names as alternatives of a regular expression, within a PromQL string. Of the characters
 /// of a name only the point means something else there.
-fn alternatives<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> String {
-    let names = endpoints.map(|endpoint| endpoint.name.as_str().replace('.', "\\\\."));
+fn alternatives<'a>(names: impl Iterator<Item = &'a EndpointName>) -> String {
+    let names = names.map(|name| name.as_str().replace('.', "\\\\."));
     names.collect::<Vec<_>>().join("|")
 }
 
@@ -275,6 +284,42 @@ fn origin_down(slowest: Duration, least: Duration) -> Alert {
             .to_owned(),
         runbook: "runbook-origin-down",
     }
+}
+
+/// What a pointer leads to is not there, or not the same everywhere, or it leads nowhere. It had
+/// its `max_stale` of patience already.
+fn pointer_broken(config: &Config, least: Duration) -> Option<Alert> {
+    config.pointers.first()?;
+    Some(Alert {
+        name: "PurgewatchPointerBroken",
+        expression: "purgewatch_pointer_state{state=~\"broken|split|unreadable\"} == 1".to_owned(),
+        wait: least,
+        severity: Severity::Critical,
+        summary: "The pointer {{ $labels.pointer }} is {{ $labels.state }}".to_owned(),
+        description: "What the pointer {{ $labels.pointer }} leads to does not answer everywhere \
+                      (broken), or is not the same at all nodes (split), or the pointer itself \
+                      cannot be read or used (unreadable), for longer than its max_stale. The \
+                      status page and the log say where."
+            .to_owned(),
+        runbook: "runbook-pointer-broken",
+    })
+}
+
+/// One for each pointer of which nothing is known.
+fn pointer_unverifiable(config: &Config, least: Duration) -> Option<Alert> {
+    let slowest = config.pointers.iter().map(|pointer| pointer.interval).max()?;
+    Some(Alert {
+        name: "PurgewatchPointerUnverifiable",
+        expression: "purgewatch_pointer_state{state=~\"unverifiable|unknown\"} == 1".to_owned(),
+        wait: intervals(5, slowest, least * 15),
+        severity: Severity::Warning,
+        summary: "The pointer {{ $labels.pointer }} cannot be verified".to_owned(),
+        description: "Whether the pointer {{ $labels.pointer }} leads everywhere to what is there \
+                      cannot be told: it goes back and forth, what it leads to differs each time, \
+                      or a server does not answer."
+            .to_owned(),
+        runbook: "runbook-pointer-unverifiable",
+    })
 }
 
 fn reload_failed(least: Duration) -> Alert {

@@ -6,7 +6,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
 use super::super::output::{Output, Untrusted};
-use crate::expose::status::{Changes, Document, Node, Target};
+use crate::expose::status::{Changes, Document, Node, Pointer, Target};
 use crate::model::{VariantName, format_duration};
 
 const HOUR: f64 = 3_600.0;
@@ -16,6 +16,9 @@ pub(super) fn show(output: &mut Output, document: &Document) {
     output.text(targets(document));
     for target in document.targets.iter().filter(|target| target.state != "fresh") {
         output.text(because(target));
+    }
+    for pointer in &document.pointers {
+        output.text(self::pointer(pointer, document.taken));
     }
     output.text("\n");
     output.text(nodes(document));
@@ -68,6 +71,18 @@ fn because(target: &Target<'_>) -> String {
         },
     };
     for finding in &target.findings {
+        text.push_str(&format!("  - {}\n", safe(finding)));
+    }
+    text
+}
+
+/// A pointer, and why it is not good.
+fn pointer(pointer: &Pointer<'_>, taken: f64) -> String {
+    let (name, state) = (safe(&pointer.pointer), safe(&pointer.state));
+    let value = pointer.value.as_deref().map(|value| format!(" leads to {}", safe(value)));
+    let lasting = seconds(taken - pointer.since);
+    let mut text = format!("pointer {name}{}: {state} for {lasting}\n", value.unwrap_or_default());
+    for finding in &pointer.findings {
         text.push_str(&format!("  - {}\n", safe(finding)));
     }
     text
