@@ -22,6 +22,7 @@ mod expose;
 mod faults;
 mod fleet;
 mod incident;
+mod ingest;
 mod layers;
 mod ledger;
 mod probe;
