@@ -12,7 +12,8 @@ use crate::net::tls::TlsClient;
 pub struct RedisOptions {
     /// The server.
     pub address: HostPort,
-    /// With TLS, if given; its certificate has to be for the address's host.
+    /// With TLS, if given (made by [`TlsClient::without_alpn`]); the server's certificate has to be
+    /// for the address's host.
     pub tls: Option<Arc<TlsClient>>,
     /// The ACL user; `default` when left out.
     pub username: Option<String>,

@@ -209,9 +209,9 @@ impl StreamHandle {
     /// so. Ids that are not in the hands of the program are left alone.
     pub fn finish(&self, ids: impl IntoIterator<Item = StreamId>) {
         let mut outstanding = self.shared.lock();
-        let any = ids.into_iter().fold(false, |any, id| outstanding.finish(id) || any);
+        let ours = ids.into_iter().filter(|id| outstanding.finish(*id)).count();
         drop(outstanding);
-        if any {
+        if ours > 0 {
             self.shared.work.notify_one();
         }
     }

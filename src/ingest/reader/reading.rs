@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value, cmd};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::outstanding::SetAside;
 use super::progress::Progress;
@@ -95,7 +94,7 @@ impl<'a> Reading<'a> {
     /// Reads what is there, without waiting. How many entries that was.
     async fn catch_up(&mut self, count: usize) -> Result<usize, Stop> {
         let read = self.read_command(count, None);
-        if self.memory.uninspected.is_some_and(|until| Instant::now() < until) {
+        if !self.memory.inspects() {
             let answer = self.link.ask("XREADGROUP", &read).await?;
             return self.hand_over_new(answer).await;
         }
@@ -112,6 +111,7 @@ impl<'a> Reading<'a> {
         }
         let info = reply::stream_info(&info)
             .ok_or_else(|| self.link.unexpected("XINFO STREAM", "a stream"))?;
+        self.memory.inspected();
         let loss = self.progress.check(&info);
         if let Some(lost) = loss {
             let lost = Some(lost);

@@ -21,9 +21,12 @@ use crate::ingest::{RedisOptions, StreamId, StreamOptions, reply};
 /// So many entries are read at once at most.
 pub(super) const MOST_AT_ONCE: usize = 256;
 
-/// After an answer that was too long, nothing is looked up of the stream for so long: the answer
-/// holds its first and its last entry.
+/// After an answer that was too long, nothing is looked up of the stream for so long, since that
+/// answer holds its first and its last entry; twice as long after the next one.
 const UNINSPECTED: Duration = Duration::from_secs(60);
+
+/// No longer than that.
+const LONGEST_UNINSPECTED: Duration = Duration::from_secs(3_600);
 
 /// What one session leaves to the next.
 #[derive(Debug)]
@@ -36,13 +39,35 @@ pub(super) struct Memory {
     pub(super) suspect: Option<StreamId>,
     /// Until when the stream is not looked up.
     pub(super) uninspected: Option<Instant>,
+    /// How long it will not be looked up after the next answer that is too long.
+    pub(super) pause: Duration,
     /// The other instance that was told of.
     other: Option<String>,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { last: None, at_once: MOST_AT_ONCE, suspect: None, uninspected: None, other: None }
+        Self {
+            last: None,
+            at_once: MOST_AT_ONCE,
+            suspect: None,
+            uninspected: None,
+            pause: UNINSPECTED,
+            other: None,
+        }
+    }
+}
+
+impl Memory {
+    /// Whether the stream is to be looked up.
+    pub(super) fn inspects(&self) -> bool {
+        self.uninspected.is_none_or(|until| until <= Instant::now())
+    }
+
+    /// It was looked up, and the answer was not too long.
+    pub(super) fn inspected(&mut self) {
+        self.uninspected = None;
+        self.pause = UNINSPECTED;
     }
 }
 
@@ -83,7 +108,8 @@ pub(super) async fn run(
             Err(error) => {
                 if matches!(error.kind, Kind::TooLong { .. }) {
                     memory.at_once = (memory.at_once / 4).max(1);
-                    memory.uninspected = Some(Instant::now() + UNINSPECTED);
+                    memory.uninspected = Some(Instant::now() + memory.pause);
+                    memory.pause = (memory.pause * 2).min(LONGEST_UNINSPECTED);
                 } else {
                     memory.suspect = None;
                 }
@@ -173,7 +199,7 @@ async fn enter_group(
         // Nobody who listens means that the next message will find that out, too.
         let _ = tell(news, gap).await;
     }
-    let inspect = memory.uninspected.is_none_or(|until| until <= Instant::now());
+    let inspect = memory.inspects();
     let mut ask = Pipeline::new();
     ask.cmd("XINFO").arg("GROUPS").arg(stream);
     if created && known.is_none() && inspect {

@@ -33,6 +33,8 @@ pub(super) struct Writing<'a> {
     news: &'a mpsc::Sender<StreamNews>,
     lease_at: Instant,
     announce_at: Instant,
+    /// Answers are held back until then: the server had no room for them.
+    answers_at: Instant,
 }
 
 impl<'a> Writing<'a> {
@@ -45,7 +47,7 @@ impl<'a> Writing<'a> {
     ) -> Self {
         let now = Instant::now();
         let lease_at = now + options.lease / 3;
-        Self { link, options, shared, news, lease_at, announce_at: now }
+        Self { link, options, shared, news, lease_at, announce_at: now, answers_at: now }
     }
 
     /// Writes whatever there is, as it comes, until the lease is another's or the reader is
@@ -96,7 +98,11 @@ impl<'a> Writing<'a> {
     async fn write(&mut self) -> Result<bool, IngestError> {
         let (answers, finished, aside) = {
             let outstanding = self.shared.lock();
-            (outstanding.next_answers(), outstanding.next_finished(), outstanding.next_aside())
+            let answers = match Instant::now() >= self.answers_at {
+                true => outstanding.next_answers(),
+                false => Vec::new(),
+            };
+            (answers, outstanding.next_finished(), outstanding.next_aside())
         };
         if let Some((id, aside)) = &aside {
             self.set_aside(*id, aside).await?;
@@ -117,12 +123,19 @@ impl<'a> Writing<'a> {
         }
         let results = self.link.ask_all("XACK", &batch).await?;
         let (added, acknowledged) = results.split_at(answers.len().min(results.len()));
-        // An answer that the server refuses would be refused again: it is said, once a batch, and
-        // the answer is lost. It must not hold up what comes behind it.
-        if let Some(error) = added.iter().find_map(|answer| refused(&self.link, "XADD", answer)) {
-            self.tell_refused(error);
+        match added.iter().find_map(|answer| refused(&self.link, "XADD", answer)) {
+            None => self.shared.lock().answered(answers.len()),
+            // They are kept and written later, some of them twice.
+            Some(error) if error.may_pass() => {
+                self.answers_at = Instant::now() + self.options.lease / 3;
+                self.tell_refused(error);
+            }
+            // They would be refused again, and must not hold up what comes behind them.
+            Some(error) => {
+                self.shared.lock().answered(answers.len());
+                self.tell_refused(error);
+            }
         }
-        self.shared.lock().answered(answers.len());
         if let Some(error) = acknowledged.iter().find_map(|a| refused(&self.link, "XACK", a)) {
             return Err(error);
         }

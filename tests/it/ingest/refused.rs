@@ -197,7 +197,8 @@ async fn tls_by_the_operators_own_authority() {
         "--tls-auth-clients",
         "no",
     ]);
-    let with = |ca| RedisOptions { tls: Some(Arc::new(TlsClient::new(ca))), ..redis.options() };
+    let with =
+        |ca| RedisOptions { tls: Some(Arc::new(TlsClient::without_alpn(ca))), ..redis.options() };
     let mut publisher = Publisher::connect(with(Some(ca.clone()))).await.unwrap();
     let id = publisher.publish("s", &[(b"a", b"b")], 10).await.unwrap();
     assert!(id.milliseconds > 0);

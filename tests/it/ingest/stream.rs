@@ -301,6 +301,75 @@ async fn two_daemons_with_one_name_do_not_both_read() {
     assert_eq!(again.entry().await.id, b);
 }
 
+/// A daemon that was frozen for longer than the lease finds another one in its place.
+#[tokio::test]
+async fn a_name_that_was_lost_is_waited_for() {
+    let redis = Redis::start();
+    let mut quick = options("first");
+    quick.lease = Duration::from_millis(1_500);
+    let mut following = Following::start(&redis, quick);
+    following.up().await;
+    let id = add(&redis, "a");
+    following.entry().await;
+    redis.cli(&["SET", "purgewatch:host-1:instance", "another", "PX", "2000"]);
+    let StreamNews::OtherInstance { instance } = following.news().await else { panic!("no word") };
+    assert_eq!(instance, "another");
+    let later = add(&redis, "b");
+    following.silence(Duration::from_millis(500)).await;
+    following.handle.finish([id]);
+    following.up().await;
+    assert_eq!(following.entry().await.id, later);
+    following.written().await;
+    assert_eq!(pending(&redis), 1);
+}
+
+/// The program takes no news: reading stops, what was finished is written all the same, and the
+/// lease is kept.
+#[tokio::test]
+async fn a_slow_program_holds_up_nothing_but_reading() {
+    let redis = Redis::start();
+    let mut quick = options("first");
+    quick.lease = Duration::from_millis(900);
+    let mut following = Following::start(&redis, quick);
+    following.up().await;
+    redis.cli_lines(&"XADD invalidations * ban x\n".repeat(2_000));
+    let first = following.entry().await.id;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(following.handle.unfinished() <= 1_024, "{:?}", following.handle);
+    following.handle.finish([first]);
+    following.written().await;
+    assert_eq!(redis.cli(&["GET", "purgewatch:host-1:instance"]), "first");
+    let mut last = first;
+    for _ in 1..2_000 {
+        let id = following.entry().await.id;
+        assert!(id > last);
+        last = id;
+        following.handle.finish([id]);
+    }
+    following.stop().await;
+    assert_eq!(pending(&redis), 0);
+}
+
+#[tokio::test]
+async fn answers_that_there_is_no_memory_for_are_written_later() {
+    let redis = Redis::start();
+    let mut quick = options("first");
+    quick.lease = Duration::from_millis(900);
+    let mut following = Following::start(&redis, quick);
+    following.up().await;
+    let id = add(&redis, "a");
+    following.entry().await;
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    following.handle.confirm(b"{}".to_vec()).unwrap();
+    following.handle.finish([id]);
+    let StreamNews::Refused(error) = following.news().await else { panic!("not refused") };
+    assert_eq!(error.label(), "out_of_memory", "{error}");
+    assert_eq!(pending(&redis), 0, "it holds up no acknowledgement");
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    until("it is written", || redis.cli(&["XLEN", "invalidations:replies"]) == "1").await;
+    following.written().await;
+}
+
 #[tokio::test]
 async fn an_instance_that_was_killed_goes_on_at_once() {
     let redis = Redis::start();
