@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::aio::{AsyncPushSender, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, RedisConnectionInfo, Value};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::RedisOptions;
 use super::error::{IngestError, Kind, Stage};
@@ -16,7 +16,7 @@ use crate::model::HostPort;
 use crate::net::dial;
 
 /// No reply is longer: a read that would be is given up, and made in smaller steps.
-pub(super) const LONGEST_REPLY: usize = 16 * 1_024 * 1_024;
+pub(super) const LONGEST_REPLY: usize = 8 * 1_024 * 1_024;
 
 /// What a connection is for, and so what the server has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,14 +67,16 @@ impl Link {
     ) -> Result<Self, IngestError> {
         let limit = options.connect_timeout;
         let failed = |stage, kind| IngestError { address: options.address.clone(), stage, kind };
+        let deadline = Instant::now() + limit;
         let dialled = dial(&options.address, limit)
             .await
             .map_err(|error| failed(Stage::Connect, Kind::Dial(Box::new(error))))?;
-        let left = limit.saturating_sub(dialled.lookup).saturating_sub(dialled.connect);
         let stream: Box<dyn Transport> = match &options.tls {
             None => Box::new(dialled.stream),
             Some(tls) => {
-                match timeout(left, tls.connect(dialled.stream, options.address.host())).await {
+                match timeout_at(deadline, tls.connect(dialled.stream, options.address.host()))
+                    .await
+                {
                     Ok(Ok(stream)) => Box::new(stream),
                     Ok(Err(error)) => return Err(failed(Stage::Tls, Kind::Tls(Arc::new(error)))),
                     Err(_) => return Err(failed(Stage::Tls, Kind::TimedOut { limit })),
@@ -87,7 +89,7 @@ impl Link {
         let metered = Metered::new(stream, Arc::clone(&budget));
         let info = connection_info(options).map_err(|kind| failed(Stage::Authenticate, kind))?;
         let setup = MultiplexedConnection::new_with_config(&info, metered, config);
-        let (connection, driver) = timeout(left, setup)
+        let (connection, driver) = timeout_at(deadline, setup)
             .await
             .map_err(|_| failed(Stage::Authenticate, Kind::TimedOut { limit }))?
             .map_err(|error| failed(Stage::Authenticate, Kind::of(&error)))?;

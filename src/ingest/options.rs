@@ -74,7 +74,7 @@ pub struct StreamOptions {
 
 impl StreamOptions {
     /// `stream`, followed as `name` by `instance`, with replies to `<stream>:replies`, at most
-    /// 1,024 entries and 32 MiB unfinished, 512 KiB an entry, and a lease of ten seconds.
+    /// 1,024 entries and 16 MiB unfinished, 512 KiB an entry, and a lease of ten seconds.
     #[must_use]
     pub fn new(stream: &str, name: &str, instance: &str, clock: Clock) -> Self {
         Self {
@@ -85,7 +85,7 @@ impl StreamOptions {
             nodes: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             window: 1_024,
-            window_bytes: 32 * 1_024 * 1_024,
+            window_bytes: 16 * 1_024 * 1_024,
             entry_limit: 512 * 1_024,
             lease: Duration::from_secs(10),
             clock,

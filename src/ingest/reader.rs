@@ -228,8 +228,8 @@ impl StreamHandle {
     }
 
     /// Writes an answer to the stream of replies (the newest ten thousand or so). Answers are
-    /// written in order, each before the entries that are finished after this call; after a lost
-    /// connection one may be written twice.
+    /// written in order, each before the entries that are finished after this call, unless the
+    /// server refuses it; after a lost connection one may be written twice.
     ///
     /// # Errors
     /// [`QueueFull`] when four times the window of unfinished entries wait already, which is only

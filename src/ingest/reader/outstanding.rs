@@ -112,8 +112,17 @@ impl Outstanding {
         room
     }
 
-    /// The next batch of finished entries. They stay until [`forget`](Self::forget).
+    /// The next batch of finished entries; none while there is more than a batch of answers, which
+    /// come first. They stay until [`forget`](Self::forget).
     pub(super) fn next_finished(&self) -> Vec<StreamId> {
+        if self.answers.len() > BATCH {
+            return Vec::new();
+        }
+        self.first_finished()
+    }
+
+    /// The same, whatever becomes of the answers.
+    pub(super) fn first_finished(&self) -> Vec<StreamId> {
         self.finished.iter().take(BATCH).copied().collect()
     }
 
@@ -220,6 +229,19 @@ mod tests {
         held.resume();
         assert_eq!(held.next_aside(), Some((id(1), aside())));
         assert_eq!(held.len(), 1);
+    }
+
+    #[test]
+    fn answers_go_before_what_is_finished() {
+        let mut held = Outstanding::new(1_000, 100);
+        held.add(id(1), 1);
+        for _ in 0..=BATCH {
+            held.answer(Vec::new());
+        }
+        held.finish(id(1));
+        assert!(held.next_finished().is_empty());
+        held.answered(held.next_answers().len());
+        assert_eq!(held.next_finished(), [id(1)]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::outstanding::SetAside;
 use super::progress::Progress;
 use super::session::{MOST_AT_ONCE, Memory, NobodyListens, refused, tell};
 use super::{Entry, GapCause, Shared, StreamNews};
-use crate::ingest::connection::Link;
+use crate::ingest::connection::{LONGEST_REPLY, Link};
 use crate::ingest::error::IngestError;
 use crate::ingest::reply::{self, Fields};
 use crate::ingest::{StreamId, StreamOptions};
@@ -217,9 +217,15 @@ impl<'a> Reading<'a> {
             .ok_or_else(|| self.link.unexpected("XREADGROUP", "a list of entries"))?;
         self.progress.read(entries.iter().map(|(id, _)| *id));
         self.memory.last = Some(self.progress.last());
-        // The answer was not too long: the next one may be longer.
-        self.memory.at_once = (self.memory.at_once * 2).min(MOST_AT_ONCE);
         let count = entries.len();
+        if count > 0 {
+            // Entries are like those before them, as a rule: as many as make an answer of a quarter
+            // of what is allowed.
+            let bytes: usize =
+                entries.iter().filter_map(|(_, f)| f.as_ref().map(reply::size)).sum();
+            let fitting = (LONGEST_REPLY / 4).checked_div(bytes / count).unwrap_or(MOST_AT_ONCE);
+            self.memory.at_once = (self.memory.at_once * 2).min(fitting).clamp(1, MOST_AT_ONCE);
+        }
         for (id, fields) in entries {
             self.hand_over(id, fields.unwrap_or_default(), 1).await?;
         }

@@ -98,11 +98,11 @@ impl<'a> Writing<'a> {
     async fn write(&mut self) -> Result<bool, IngestError> {
         let (answers, finished, aside) = {
             let outstanding = self.shared.lock();
-            let answers = match Instant::now() >= self.answers_at {
-                true => outstanding.next_answers(),
-                false => Vec::new(),
+            let (answers, finished) = match Instant::now() >= self.answers_at {
+                true => (outstanding.next_answers(), outstanding.next_finished()),
+                false => (Vec::new(), outstanding.first_finished()),
             };
-            (answers, outstanding.next_finished(), outstanding.next_aside())
+            (answers, finished, outstanding.next_aside())
         };
         if let Some((id, aside)) = &aside {
             self.set_aside(*id, aside).await?;
@@ -145,10 +145,19 @@ impl<'a> Writing<'a> {
 
     /// Copies an entry and acknowledges it, both or neither.
     async fn set_aside(&mut self, id: StreamId, aside: &SetAside) -> Result<(), IngestError> {
+        let (stream, group, text) = (&self.options.stream, self.options.group(), id.to_string());
+        // A connection may have been lost after this was done and before that was known.
+        let mut still = cmd("XPENDING");
+        still.arg(stream).arg(&group).arg(&text).arg(&text).arg(1);
+        let answer = self.link.ask("XPENDING", &still).await?;
+        if reply::pending(&answer).is_some_and(|lines| lines.is_empty()) {
+            self.forget(&[id]);
+            return Ok(());
+        }
         let mut fields = Vec::new();
         if aside.with_fields {
             let mut range = cmd("XRANGE");
-            range.arg(&self.options.stream).arg(id.to_string()).arg(id.to_string());
+            range.arg(stream).arg(&text).arg(&text);
             let answer = self.link.ask("XRANGE", &range).await?;
             // What was trimmed meanwhile is set aside without its fields.
             fields = reply::entries(answer)
@@ -159,13 +168,13 @@ impl<'a> Writing<'a> {
         let mut both = Pipeline::new();
         let key = self.options.set_aside_key();
         both.cmd("XADD").arg(&key).arg("MAXLEN").arg("~").arg(MOST_ASIDE).arg("*");
-        both.arg("set-aside-id").arg(id.to_string());
+        both.arg("set-aside-id").arg(&text);
         both.arg("set-aside-by").arg(&self.options.name);
         both.arg("set-aside-reason").arg(&aside.reason);
         for (name, value) in &fields {
             both.arg(name.as_slice()).arg(value.as_slice());
         }
-        both.cmd("XACK").arg(&self.options.stream).arg(self.options.group()).arg(id.to_string());
+        both.cmd("XACK").arg(stream).arg(&group).arg(&text);
         let answer = self.link.transact("XADD", &both).await;
         match answer {
             Ok(results) => {

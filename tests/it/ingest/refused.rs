@@ -158,6 +158,11 @@ async fn peers_that_are_no_redis() {
     assert!(error.to_string().contains("no answer within 500ms"), "{error}");
     let old = b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n";
     assert_eq!(refusal(to(peer(old))).await.label(), "too_old");
+    // Lengths that nobody has the memory for.
+    for hostile in [&b"*2000000000\r\n"[..], b"$900000000000\r\n", b"%999999999999999999\r\n"] {
+        let error = refusal(to(peer(hostile))).await;
+        assert!(["reply_timeout", "not_redis", "closed"].contains(&error.label()), "{error}");
+    }
     let nowhere = HostPort::new("127.0.0.1", 1).unwrap();
     let error = refusal(to(nowhere)).await;
     assert_eq!(error.label(), "refused");

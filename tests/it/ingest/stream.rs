@@ -167,6 +167,80 @@ async fn what_a_dying_connection_took_with_it_comes_on_the_next() {
     assert_eq!(pending(&redis), 0);
 }
 
+/// Daemons that are killed, connections that are cut and a server that is restarted, at random,
+/// while entries flow: every entry is finished, none before it was handed over.
+#[tokio::test]
+async fn nothing_is_lost_at_random() {
+    let mut redis = Redis::start();
+    let mut random = fastrand::Rng::with_seed(0x5eed);
+    let (mut added, mut finished) = (BTreeSet::new(), BTreeSet::new());
+    let mut following = Following::new_group(&redis).await;
+    for round in 0..40 {
+        for _ in 0..random.usize(1..40) {
+            added.insert(add(&redis, &format!("of round {round}")));
+        }
+        for _ in 0..random.usize(0..40) {
+            let news = tokio::time::timeout(Duration::from_millis(20), following.reader.next());
+            match news.await {
+                Ok(Some(StreamNews::Entry(entry))) if random.f64() < 0.9 => {
+                    finished.insert(entry.id);
+                    following.handle.finish([entry.id]);
+                }
+                Ok(Some(StreamNews::Gap { lost, cause })) => panic!("{lost:?} lost: {cause:?}"),
+                _ => {}
+            }
+        }
+        // What the server counts as done was finished here.
+        match random.usize(0..4) {
+            0 => following = follow(&redis),
+            1 => drop(redis.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])),
+            2 => {
+                redis.kill();
+                redis.start_again();
+            }
+            _ => {}
+        }
+        let open: BTreeSet<StreamId> = unfinished_at(&redis);
+        let lost: Vec<_> = added.difference(&finished).filter(|id| !open.contains(id)).collect();
+        assert!(lost.is_empty(), "round {round}: {lost:?}");
+    }
+    let mut last = follow(&redis);
+    while finished.len() < added.len() {
+        if let StreamNews::Entry(entry) = last.news().await {
+            finished.insert(entry.id);
+            last.handle.finish([entry.id]);
+        }
+    }
+    assert_eq!(finished, added);
+    // What was finished as one of the readers was killed may come again.
+    until("all is acknowledged", || {
+        while let Ok(Some(news)) = poll(&mut last) {
+            if let StreamNews::Entry(entry) = news {
+                last.handle.finish([entry.id]);
+            }
+        }
+        pending(&redis) == 0
+    })
+    .await;
+}
+
+/// What the group has not delivered, or delivered and not heard the end of.
+fn unfinished_at(redis: &Redis) -> BTreeSet<StreamId> {
+    let group = redis.cli(&["XINFO", "GROUPS", "invalidations"]);
+    let mut lines = group.lines().skip_while(|line| *line != "last-delivered-id");
+    let delivered: StreamId = lines.nth(1).unwrap().parse().unwrap();
+    let from = delivered.successor().to_string();
+    let behind = redis.cli(&["XRANGE", "invalidations", &from, "+"]);
+    let range = ["XPENDING", "invalidations", "purgewatch:host-1", "-", "+", "100000"];
+    let pending = redis.cli(&range);
+    behind.lines().chain(pending.lines()).filter_map(|line| line.parse().ok()).collect()
+}
+
+fn poll(following: &mut Following) -> Result<Option<StreamNews>, ()> {
+    use futures_util::FutureExt;
+    following.reader.next().now_or_never().ok_or(())
+}
+
 #[tokio::test]
 async fn no_more_than_the_window_is_read() {
     let redis = Redis::start();
