@@ -218,12 +218,11 @@ impl<'a> Reading<'a> {
         self.progress.read(entries.iter().map(|(id, _)| *id));
         self.memory.last = Some(self.progress.last());
         let count = entries.len();
-        if count > 0 {
-            // Entries are like those before them, as a rule: as many as make an answer of a quarter
-            // of what is allowed.
-            let bytes: usize =
-                entries.iter().filter_map(|(_, f)| f.as_ref().map(reply::size)).sum();
-            let fitting = (LONGEST_REPLY / 4).checked_div(bytes / count).unwrap_or(MOST_AT_ONCE);
+        // Entries are like those before them, as a rule: as many as make an answer of a quarter of
+        // what is allowed.
+        let bytes: usize = entries.iter().filter_map(|(_, f)| f.as_ref().map(reply::size)).sum();
+        if let Some(mean) = bytes.checked_div(count) {
+            let fitting = (LONGEST_REPLY / 4).checked_div(mean).unwrap_or(MOST_AT_ONCE);
             self.memory.at_once = (self.memory.at_once * 2).min(fitting).clamp(1, MOST_AT_ONCE);
         }
         for (id, fields) in entries {
