@@ -12,7 +12,7 @@ mod remedy;
 mod run;
 
 pub use driver::{Driver, Event};
-pub use evidence::{Asked, Gatherer};
+pub use evidence::{Asked, Gatherer, MissedBan};
 pub use peers::{AdminPeer, PeerError, Peers, admin_target};
 pub use plan::{plan, watch_plans};
 pub use run::{RunError, run};

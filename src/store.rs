@@ -16,6 +16,7 @@
 
 mod fault;
 mod file;
+mod hour_rows;
 mod ledger_rows;
 mod pending;
 mod rows;

@@ -5,6 +5,7 @@ use pcre2::bytes::{Regex, RegexBuilder};
 use super::everything::{Compiled, always_holds, never_holds, only_excludes};
 use super::expression::{Condition, Expression, Printable, excerpt};
 use super::field::Field;
+use super::matching::as_text;
 use super::operator::Operator;
 use super::pattern::{Hazard, Pattern, Verdict, is_plain, judge};
 use super::refusal::Refusal;
@@ -212,15 +213,8 @@ fn is_usually_escaped(byte: u8) -> bool {
 
 /// Compiles a regex as varnishd does: bytes, no options, no UTF.
 fn compile(pattern: &[u8]) -> Result<Regex, Refusal> {
-    // The library takes text only; what is none is written as escapes, which mean the same.
-    let text = match std::str::from_utf8(pattern) {
-        Ok(text) => text.to_owned(),
-        Err(_) => pattern.iter().fold(String::new(), |text, &byte| match byte {
-            0x80.. => format!("{text}\\x{byte:02x}"),
-            _ => text + char::from(byte).encode_utf8(&mut [0; 4]),
-        }),
-    };
-    RegexBuilder::new().build(&text).map_err(|error| {
+    // The library takes text only.
+    RegexBuilder::new().build(&as_text(pattern)).map_err(|error| {
         let whole = error.to_string();
         // "PCRE2: error compiling pattern at offset 3: what is wrong"
         let reason = whole.splitn(3, ": ").last().unwrap_or(&whole).to_owned();
@@ -245,6 +239,14 @@ mod tests {
 
     fn warnings(text: &str) -> Vec<&'static str> {
         linted(text, &LintOptions::default()).1
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_taken_as_varnish_takes_them() {
+        let matches = |pattern: &[u8], value| compile(pattern).unwrap().is_match(value).unwrap();
+        assert!(matches(b"^a\\\xff$", b"a\xff"), "an escaped byte");
+        assert!(matches(b"^\\Qa\xff(\\Eb$", b"a\xff(b"), "a quotation");
+        assert!(compile(b"a\xff(").is_err());
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub use outcome::{Doubt, Judgement, Miss, Reason, Seen};
 pub use seconds::Seconds;
 pub use subject::{Object, Request, Times, Vantage};
 
+pub(super) use regex::as_text;
 use regex::{CompiledRegex, RegexFailure};
 use values::{Values, object_header, object_status, request_header, request_url};
 

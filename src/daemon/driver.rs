@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Peers;
 use super::errands;
-use super::evidence::{Asked, Gatherer};
+use super::evidence::{Asked, Gatherer, MissedBan};
 use super::journal::chain;
 use super::ledger;
 use crate::admin::AdminError;
@@ -355,8 +355,14 @@ impl Driver {
 
     fn gather(&mut self, id: EvidenceId, case: Box<Case>) {
         let gatherer = Arc::clone(&self.gatherer);
+        let missed = self
+            .engine
+            .ledger()
+            .undelivered(&case.node)
+            .map(|entry| MissedBan { ban: entry.ban.clone(), issued: entry.issued });
+        let missed: Vec<_> = missed.collect();
         let handle = self.tasks.spawn(async move {
-            let (_, explanation) = gatherer.gather(&case, Asked::NodeOnly).await;
+            let (_, explanation) = gatherer.gather(&case, missed, Asked::NodeOnly).await;
             Done::Gathered { id, explanation }
         });
         self.under_way.insert(handle.id(), Task::Gather(id));

@@ -16,13 +16,13 @@ use crate::admin::{AdminError, Client};
 use crate::ban::ServerVersion;
 use crate::clock::Clock;
 use crate::config::BanHeaders;
-use crate::engine::Case;
+use crate::engine::{BanText, Case};
 use crate::model::{NodeName, Timestamp, Untrusted};
 use crate::protocol::answer::{Answer as _, BackendList, BanList, Envelope, ListedBan};
 use crate::protocol::{Command, answer};
 use crate::verdict::cause::{
-    BackendEvidence, BanEvidence, BanJudge, BanListEvidence, Evidence, ObjectEvidence, PreparedBan,
-    Sent, Served, Span, explain,
+    BackendEvidence, BanEvidence, BanJudge, BanListEvidence, Evidence, Judged, LedgerEvidence,
+    ObjectEvidence, PreparedBan, Sent, Served, Span, explain,
 };
 use crate::verdict::{Answer, Explanation, FetchRequest, Observation, Outcome};
 
@@ -67,6 +67,15 @@ pub enum Asked {
     OriginToo,
 }
 
+/// A ban that a node never took.
+#[derive(Debug, Clone)]
+pub struct MissedBan {
+    /// The ban.
+    pub ban: BanText,
+    /// When it was issued.
+    pub issued: Timestamp,
+}
+
 /// What an admin port said.
 #[derive(Debug)]
 struct NodeFacts {
@@ -91,9 +100,16 @@ impl Gatherer {
 
     /// Gathers what there is to know about a case, and names its cause.
     ///
+    /// `missed` are the bans that the ledger has and the node never took, where there is a ledger.
+    ///
     /// Takes as long as two fetches and 10 seconds at most. What cannot be had is left out,
     /// with the reason in its place. Cancellation safe.
-    pub async fn gather(&self, case: &Case, asked: Asked) -> (Evidence, Explanation) {
+    pub async fn gather(
+        &self,
+        case: &Case,
+        missed: Vec<MissedBan>,
+        asked: Asked,
+    ) -> (Evidence, Explanation) {
         // The list first: a ban that comes later shows in the object.
         let facts = self.facts(&case.node).await;
         let request = FetchRequest::with_headers(case.target.clone());
@@ -107,13 +123,13 @@ impl Gatherer {
             (Asked::OriginToo, Some(origin)) => headers_of(&origin.fetch(&request).await),
             _ => None,
         };
-        let bans = match (&facts.bans, &served) {
-            (Ok(bans), Served::Old(object)) => {
+        let (bans, ledger) = match &served {
+            Served::Old(object) => {
                 let headers = self.peers.ban_headers(&case.endpoint);
-                judged(bans.clone(), case, sent.unwrap_or_default(), object, headers).await
+                let sent = sent.unwrap_or_default();
+                judged(facts.bans.clone(), missed, case, sent, object, headers).await
             }
-            (Ok(bans), _) => BanListEvidence::Read { bans: Vec::new(), complete: bans.complete },
-            (Err(why), _) => BanListEvidence::Unread { why: why.clone() },
+            _ => (untested(&facts.bans), Vec::new()),
         };
         let evidence = Evidence {
             url: case.target.url.clone(),
@@ -124,7 +140,7 @@ impl Gatherer {
             bans,
             backends: facts.backends.clone(),
             worker: facts.worker,
-            ledger: Vec::new(),
+            ledger,
             variants: case.variants.clone(),
             nodes: case.nodes.clone(),
         };
@@ -273,27 +289,55 @@ fn health(list: &BackendList) -> Vec<BackendEvidence> {
     backends.collect()
 }
 
-/// Tests every ban. On a thread of its own: a regex that backtracks without end would hold up the
-/// daemon for some tenths of a second.
+/// What is known of the bans where there is no object to test them against.
+fn untested(bans: &Result<Bans, String>) -> BanListEvidence {
+    match bans {
+        Ok(bans) => BanListEvidence::Read { bans: Vec::new(), complete: bans.complete },
+        Err(why) => BanListEvidence::Unread { why: why.clone() },
+    }
+}
+
+/// Tests every ban, those on the node's list and those that it missed. On a thread of its own: a
+/// regex that backtracks without end would hold up the daemon for some tenths of a second.
 async fn judged(
-    bans: Bans,
+    bans: Result<Bans, String>,
+    missed: Vec<MissedBan>,
     case: &Case,
     sent: HeaderMap,
     object: &ObjectEvidence,
     headers: Option<&BanHeaders>,
-) -> BanListEvidence {
-    let complete = bans.complete;
+) -> (BanListEvidence, Vec<LedgerEvidence>) {
     let (target, mut object) = (case.target.clone(), object.clone());
     if let Some(headers) = headers {
         object.headers = Arc::new(with_ban_headers(&object.headers, headers, case));
     }
-    let judge = move || -> Vec<BanEvidence> {
+    let judge = move || {
         let judge = BanJudge::new(Sent { url: &target.url, headers: &sent }, &object);
-        bans.list.iter().map(|ban| judge.judge(ban)).collect()
+        let list = match bans {
+            Ok(Bans { list, complete }) => {
+                let bans = list.iter().map(|ban| judge.judge(ban)).collect();
+                BanListEvidence::Read { bans, complete }
+            }
+            Err(why) => BanListEvidence::Unread { why },
+        };
+        let newest = missed.iter().rev().take(MOST_BANS);
+        (list, newest.map(|ban| ban.judged(&judge)).collect())
     };
     match tokio::task::spawn_blocking(judge).await {
-        Ok(bans) => BanListEvidence::Read { bans, complete },
-        Err(error) => BanListEvidence::Unread { why: format!("the test of the bans: {error}") },
+        Ok(judged) => judged,
+        Err(error) => {
+            (BanListEvidence::Unread { why: format!("the test of the bans: {error}") }, Vec::new())
+        }
+    }
+}
+
+impl MissedBan {
+    fn judged(&self, judge: &BanJudge<'_>) -> LedgerEvidence {
+        let issued = Span { earliest: self.issued, latest: self.issued };
+        let ban = PreparedBan::new(self.ban.as_str().as_bytes(), false, issued, None);
+        let BanEvidence { expression, judged, .. } = judge.judge(&ban);
+        let matches = judged == Judged::Matches;
+        LedgerEvidence { ban: expression, issued: self.issued, taken: None, matches }
     }
 }
 

@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::model::Timestamp;
+use super::record::HourRecord;
+use crate::model::{NodeName, Timestamp};
 
 /// The steps that times are counted in; the buckets of `purgewatch_time_to_fresh_seconds`.
 pub const STEPS: [Duration; 9] = [
@@ -67,8 +68,14 @@ impl Consistency {
         Self { since: now, hours: VecDeque::new() }
     }
 
-    /// A change showed at the node `after` it was first seen at the origin.
-    pub(super) fn showed(&mut self, after: Duration, now: Timestamp) {
+    /// A change showed at the node `after` it was first seen at the origin. Returns what is to be
+    /// stored.
+    pub(super) fn showed(
+        &mut self,
+        node: &NodeName,
+        after: Duration,
+        now: Timestamp,
+    ) -> Option<HourRecord> {
         let number = hour(now);
         if self.hours.back().is_none_or(|last| last.number < number) {
             self.hours.push_back(Hour { number, counts: [0; STEPS.len() + 1] });
@@ -77,9 +84,31 @@ impl Consistency {
             self.hours.pop_front();
         }
         let step = STEPS.iter().position(|step| after <= *step).unwrap_or(STEPS.len());
-        let count = self.hours.back_mut().and_then(|hour| hour.counts.get_mut(step));
-        if let Some(count) = count {
-            *count = count.saturating_add(1);
+        // An hour that was restored may lie ahead, by a clock that was set back: it goes on.
+        let last = self.hours.back_mut()?;
+        let count = last.counts.get_mut(step)?;
+        *count = count.saturating_add(1);
+        let (hour, counts) = (last.number, last.counts);
+        Some(HourRecord { node: node.clone(), hour, since: self.since, counts })
+    }
+
+    /// Takes in what was stored before a restart.
+    pub(super) fn restore(&mut self, record: &HourRecord, now: Timestamp) {
+        let this = hour(now);
+        if record.hour > this || record.hour + WEEK <= this {
+            return;
+        }
+        self.since = self.since.min(record.since);
+        let at = self.hours.partition_point(|known| known.number < record.hour);
+        match self.hours.get_mut(at).filter(|known| known.number == record.hour) {
+            Some(known) => {
+                for (known, more) in known.counts.iter_mut().zip(record.counts) {
+                    *known = known.saturating_add(more);
+                }
+            }
+            None => {
+                self.hours.insert(at, Hour { number: record.hour, counts: record.counts });
+            }
         }
     }
 
@@ -143,6 +172,29 @@ mod tests {
         Timestamp::from_millis(1_700_000_000_000)
     }
 
+    fn showed(seen: &mut Consistency, after: Duration, now: Timestamp) -> HourRecord {
+        seen.showed(&NodeName::new("n").unwrap(), after, now).unwrap()
+    }
+
+    #[test]
+    fn a_restart_forgets_nothing() {
+        let mut seen = Consistency::new(start());
+        let first = showed(&mut seen, Duration::from_secs(2), start());
+        let later = start() + HOUR;
+        let second = showed(&mut seen, Duration::from_secs(9), later);
+        let third = showed(&mut seen, Duration::from_secs(9), later);
+        assert_eq!(second.hour, third.hour, "one record of an hour replaces the one before");
+        let mut again = Consistency::new(later + HOUR);
+        for record in [&third, &first] {
+            again.restore(record, later + HOUR);
+        }
+        let now = later + HOUR;
+        assert_eq!(again.level(&[], now), seen.level(&[], now));
+        let mut late = Consistency::new(start() + HOUR * 168);
+        late.restore(&first, start() + HOUR * 168);
+        assert!(late.hours.is_empty(), "older than a week");
+    }
+
     #[test]
     fn nothing_is_said_of_no_change() {
         let ServiceLevel { day, week } = Consistency::new(start()).level(&[], start());
@@ -154,9 +206,9 @@ mod tests {
     fn the_step_is_the_shortest_that_holds_the_share() {
         let mut seen = Consistency::new(start());
         for _ in 0..999 {
-            seen.showed(Duration::from_millis(900), start());
+            showed(&mut seen, Duration::from_millis(900), start());
         }
-        seen.showed(Duration::from_secs(40), start());
+        showed(&mut seen, Duration::from_secs(40), start());
         let day = seen.level(&[], start()).day;
         assert_eq!(day.step_of(0.999), Some(Duration::from_secs(1)));
         assert_eq!(day.step_of(0.9999), Some(Duration::from_secs(60)));
@@ -166,7 +218,7 @@ mod tests {
     #[test]
     fn a_change_that_never_shows_counts_against_it() {
         let mut seen = Consistency::new(start());
-        seen.showed(Duration::from_millis(10), start());
+        showed(&mut seen, Duration::from_millis(10), start());
         let open = [Duration::from_secs(500), Duration::from_millis(300)];
         let day = seen.level(&open, start()).day;
         assert_eq!((day.changes, day.share(0)), (2, Some(0.5)));
@@ -178,7 +230,7 @@ mod tests {
         let mut seen = Consistency::new(start());
         let mut now = start();
         for _ in 0..1_000 {
-            seen.showed(Duration::from_secs(2), now);
+            showed(&mut seen, Duration::from_secs(2), now);
             now += HOUR;
         }
         assert!(seen.hours.len() <= usize::try_from(WEEK).unwrap());

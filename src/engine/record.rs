@@ -1,5 +1,6 @@
 //! What must survive a restart.
 
+use super::consistency::STEPS;
 use super::ledger::{Entry, LedgerRecord};
 use crate::model::{EndpointName, NodeName, Timestamp, VariantName};
 use crate::verdict::{HistoryParts, Verdict};
@@ -23,6 +24,8 @@ pub enum Record {
     },
     /// A ban of the ledger.
     Ledger(LedgerRecord),
+    /// How soon changes showed at one node in one hour.
+    Hour(HourRecord),
 }
 
 /// What an origin was seen to serve for one endpoint and variant.
@@ -57,6 +60,20 @@ pub struct VerdictRecord {
     pub recorded: Timestamp,
 }
 
+/// How soon changes showed at one node in one hour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HourRecord {
+    /// The node.
+    pub node: NodeName,
+    /// Which hour, counted from the epoch of the program's own line.
+    pub hour: u64,
+    /// From when on changes of this node were counted.
+    pub since: Timestamp,
+    /// How many changes showed within each of [`STEPS`] and within none before it; the last count
+    /// is of those that took longer than all of them.
+    pub counts: [u32; STEPS.len() + 1],
+}
+
 /// All that was stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restored {
@@ -66,4 +83,6 @@ pub struct Restored {
     pub verdicts: Vec<VerdictRecord>,
     /// Bans of the ledger, in any order.
     pub ledger: Vec<Entry>,
+    /// How soon changes showed, in any order.
+    pub hours: Vec<HourRecord>,
 }

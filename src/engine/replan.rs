@@ -6,7 +6,7 @@ use super::admin::Node;
 use super::budget::Budget;
 use super::schedule::Grid;
 use super::watch::Watch;
-use super::{Engine, Output, Plan, Record, Restored};
+use super::{Engine, HourRecord, Output, Plan, Record, Restored};
 use crate::model::{EndpointName, Timestamp, VariantName};
 use crate::verdict::OriginHistory;
 
@@ -98,6 +98,7 @@ impl Engine {
     }
 
     pub(super) fn restore(&mut self, restored: Restored, now: Timestamp) {
+        self.restore_hours(&restored.hours, now);
         for record in restored.histories {
             let Some(watch) = self.watch_named(record.endpoint, record.variant) else { continue };
             if watch.definition == record.definition {
@@ -112,6 +113,14 @@ impl Engine {
             if let Some(place) = watch.places.iter_mut().find(|p| p.node == record.node) {
                 place.verdict = record.verdict;
                 place.verdict.since = place.verdict.since.min(now);
+            }
+        }
+    }
+
+    fn restore_hours(&mut self, hours: &[HourRecord], now: Timestamp) {
+        for record in hours {
+            if let Some(node) = self.nodes.get_mut(&record.node) {
+                node.consistency.restore(record, now);
             }
         }
     }

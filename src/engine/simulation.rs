@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::*;
 use crate::model::{Mark, Version};
 use crate::verdict::{
-    Answer, CacheSigns, Cause, Compare, Explanation, Failure, Outcome, Phases, State, Target,
-    Unversioned, Validators,
+    Answer, CacheSigns, Cause, Compare, Explanation, Failure, FetchRequest, Observation, Outcome,
+    Phases, State, Target, Unversioned, Validators,
 };
 
 /// What a server answers to one fetch.
@@ -300,6 +300,7 @@ fn a_restart_does_not_reset_an_alarm() {
         match record {
             Record::History(record) => restored.histories = vec![record],
             Record::Verdict(record) => restored.verdicts = vec![record],
+            Record::Hour(_) => {}
             Record::Forget { .. } | Record::Ledger(_) => panic!("nothing was forgotten"),
         }
     }

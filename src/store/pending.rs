@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 
-use crate::engine::{Entry, EntryId, HistoryRecord, LedgerRecord, Record, VerdictRecord};
+use crate::engine::{
+    Entry, EntryId, HistoryRecord, HourRecord, LedgerRecord, Record, VerdictRecord,
+};
 use crate::model::{EndpointName, NodeName, VariantName};
 
 /// What waits, by endpoint and variant.
@@ -12,6 +14,7 @@ use crate::model::{EndpointName, NodeName, VariantName};
 pub(super) struct Pending {
     groups: BTreeMap<(EndpointName, VariantName), Group>,
     ledger: BTreeMap<EntryId, Change>,
+    hours: BTreeMap<(NodeName, u64), HourRecord>,
 }
 
 /// What waits for one entry of the ledger.
@@ -49,6 +52,9 @@ impl Pending {
                 let group = Group { forget: true, ..Group::default() };
                 self.groups.insert((endpoint, variant), group);
             }
+            Record::Hour(record) => {
+                self.hours.insert((record.node.clone(), record.hour), record);
+            }
             Record::Ledger(LedgerRecord::Put { entry, first }) => {
                 let first = first || self.is_first(entry.id);
                 self.ledger.insert(entry.id, Change::Put { entry, first });
@@ -85,6 +91,9 @@ impl Pending {
                 group.verdicts.entry(node).or_insert(verdict);
             }
         }
+        for (key, old) in older.hours {
+            self.hours.entry(key).or_insert(old);
+        }
         for (id, old) in older.ledger {
             match (old, self.ledger.entry(id)) {
                 (old, Slot::Vacant(slot)) => drop(slot.insert(old)),
@@ -97,6 +106,10 @@ impl Pending {
                 (_, Slot::Occupied(_)) => {}
             }
         }
+    }
+
+    pub(super) fn hours(&self) -> impl Iterator<Item = &HourRecord> {
+        self.hours.values()
     }
 
     fn is_first(&self, id: EntryId) -> bool {
@@ -117,14 +130,14 @@ impl Pending {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.ledger.is_empty()
+        self.groups.is_empty() && self.ledger.is_empty() && self.hours.is_empty()
     }
 
     /// How many records wait.
     pub(super) fn len(&self) -> usize {
         let in_group =
             |g: &Group| usize::from(g.forget) + usize::from(g.history.is_some()) + g.verdicts.len();
-        self.groups.values().map(in_group).sum::<usize>() + self.ledger.len()
+        self.groups.values().map(in_group).sum::<usize>() + self.ledger.len() + self.hours.len()
     }
 }
 

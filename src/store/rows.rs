@@ -1,20 +1,21 @@
 //! The layout of the file, and records to and from its rows.
 //!
 //! A table of histories and one of verdicts, both with an implicit row number, and one of the
-//! ledger by its own numbers: that is what a damaged file is searched by. Layout 1 had no ledger. Times are milliseconds of the wall clock since the Unix
-//! epoch, versions the text of [`Version`], a history one JSON object.
+//! ledger by its own numbers: that is what a damaged file is searched by. Layout 1 had no ledger,
+//! and layout 2 did not count by the hour how soon changes showed. Times are milliseconds of the
+//! wall clock since the Unix epoch, versions the text of [`Version`], a history one JSON object.
 
 use rusqlite::{Connection, ErrorCode, Row, Statement, params};
 use serde::{Deserialize, Serialize};
 
-use super::ledger_rows;
 use super::pending::Pending;
+use super::{hour_rows, ledger_rows};
 use crate::engine::{HistoryRecord, LedgerRecord, Record, Restored, VerdictRecord};
 use crate::model::{EndpointName, NodeName, Timestamp, VariantName, Version};
 use crate::verdict::{HistoryParts, Mismatch, Seen, State, Verdict};
 
 /// The number of this layout, kept in `user_version`.
-pub(super) const LAYOUT: i64 = 2;
+pub(super) const LAYOUT: i64 = 3;
 
 /// What marks the file as ours, kept in `application_id`: "pwst".
 pub(super) const APPLICATION: i64 = 0x7077_7374;
@@ -61,18 +62,21 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
              UNIQUE (endpoint, variant, node)
          ) STRICT;
          {ledger}
+         {hour}
          PRAGMA application_id = {APPLICATION};
          PRAGMA user_version = {LAYOUT};
          COMMIT;",
         ledger = ledger_rows::TABLE,
+        hour = hour_rows::TABLE,
     ))
 }
 
 /// Brings a file of an earlier layout up to this one, in one step; its records are kept.
 pub(super) fn migrate(connection: &Connection, from: i64) -> rusqlite::Result<()> {
     let ledger = if from < 2 { ledger_rows::TABLE } else { "" };
+    let hour = if from < 3 { hour_rows::TABLE } else { "" };
     connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {ledger} PRAGMA user_version = {LAYOUT}; COMMIT;"
+        "BEGIN IMMEDIATE; {ledger} {hour} PRAGMA user_version = {LAYOUT}; COMMIT;"
     ))
 }
 
@@ -110,7 +114,16 @@ pub(super) fn read(connection: &Connection) -> Read {
             parses
         });
     }
-    read.found = Restored { histories, verdicts, ledger };
+    let mut hours = Vec::new();
+    if connection.table_exists(None, "hour").unwrap_or(true) {
+        read_table(connection, hour_rows::QUERY, &mut read, |row| {
+            let record = hour_rows::record_of(row);
+            let parses = record.is_some();
+            hours.extend(record);
+            parses
+        });
+    }
+    read.found = Restored { histories, verdicts, ledger, hours };
     read
 }
 
@@ -176,7 +189,10 @@ fn scan(
 
 /// How many records these are.
 pub(super) fn count(restored: &Restored) -> usize {
-    restored.histories.len() + restored.verdicts.len() + restored.ledger.len()
+    restored.histories.len()
+        + restored.verdicts.len()
+        + restored.ledger.len()
+        + restored.hours.len()
 }
 
 /// Everything that was read, as records to be written.
@@ -185,7 +201,8 @@ pub(super) fn records(restored: &Restored) -> Vec<Record> {
     let verdicts = restored.verdicts.iter().cloned().map(Record::Verdict);
     let ledger = restored.ledger.iter().cloned();
     let ledger = ledger.map(|entry| Record::Ledger(LedgerRecord::Put { entry, first: false }));
-    histories.chain(verdicts).chain(ledger).collect()
+    let hours = restored.hours.iter().cloned().map(Record::Hour);
+    histories.chain(verdicts).chain(ledger).chain(hours).collect()
 }
 
 /// Writes what waits, with times moved from the program's line to the wall clock, which is
@@ -253,7 +270,8 @@ pub(super) fn write(
             ])?;
         }
     }
-    ledger_rows::write(connection, pending, wall)
+    ledger_rows::write(connection, pending, wall)?;
+    hour_rows::write(connection, pending, wall, offset)
 }
 
 fn to_stored(at: Timestamp) -> i64 {
@@ -407,6 +425,7 @@ mod tests {
             }],
             verdicts: vec![verdict("a", State::Stale, Some(run)), verdict("b", State::Fresh, None)],
             ledger: ledger_rows::tests::samples(),
+            hours: hour_rows::tests::samples(),
         }
     }
 
@@ -466,7 +485,8 @@ mod tests {
         let endpoint = EndpointName::new("api").unwrap();
         pending.add(Record::Forget { endpoint, variant: VariantName::default() });
         write(&connection, &pending, 0).unwrap();
-        let left = Restored { ledger: sample().ledger, ..Restored::default() };
+        let Restored { ledger, hours, .. } = sample();
+        let left = Restored { ledger, hours, ..Restored::default() };
         assert_eq!(read(&connection).found, left);
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::hour_rows;
 use crate::engine::{Entry, HistoryRecord, Record, Restored, Standing, VerdictRecord};
 use crate::model::{EndpointName, Timestamp, VariantName};
 
@@ -61,6 +62,9 @@ pub(super) fn bring_to_line(restored: &mut Restored, now: Timestamp, offset: i64
     for entry in &mut restored.ledger {
         each_ledger_time(entry, &mut |at| *at = (*at).min(now));
     }
+    for record in &mut restored.hours {
+        record.since = record.since.min(now);
+    }
     let furthest = latest.values().map(|at| at.since(now)).max();
     moved.furthest = furthest.filter(|by| *by >= WORTH_TELLING);
     moved
@@ -80,6 +84,10 @@ pub(super) fn shift_all(restored: &mut Restored, milliseconds: i64) {
     }
     for entry in &mut restored.ledger {
         each_ledger_time(entry, &mut shift);
+    }
+    for record in &mut restored.hours {
+        shift(&mut record.since);
+        record.hour = hour_rows::shifted(record.hour, milliseconds);
     }
 }
 
@@ -171,6 +179,7 @@ mod tests {
             histories: vec![history("a", 6_000, 9_000)],
             verdicts: vec![verdict("a", 6_000, 9_000)],
             ledger: vec![],
+            hours: vec![],
         };
         let before = restored.clone();
         let moved = bring_to_line(&mut restored, at(9_000), 0);
@@ -185,6 +194,7 @@ mod tests {
             histories: vec![history("a", 6_000, 8_990), history("b", 100, 3_000)],
             verdicts: vec![verdict("a", 6_000, 9_000), verdict("b", 100, 3_000)],
             ledger: vec![],
+            hours: vec![],
         };
         let untouched = (restored.histories[1].clone(), restored.verdicts[1].clone());
         let moved = bring_to_line(&mut restored, at(4_000), 0);

@@ -378,6 +378,8 @@ fn status_tells_what_the_daemon_knows() {
     let (code, out, _) = run(&by_config);
     assert_eq!(code, 1, "{out}");
     assert!(out.contains("rec at cache-01: stale, cause: never_purged\n  - the node"), "{out}");
+    // The change that has not shown counts against the node.
+    assert!(out.contains("0.0 % of 1 within 1h, counted for"), "{out}");
     let url = format!("http://{}", daemon.http);
     let (code, out, _) = run(&["status", "--url", &url, "--output", "json"]);
     assert_eq!(code, 1);
@@ -388,6 +390,25 @@ fn status_tells_what_the_daemon_knows() {
     let (code, out, err) = run(&by_config);
     assert_eq!((code, out.as_str()), (3, ""));
     assert!(err.contains("refused") && err.contains("systemctl status purgewatch"), "{err}");
+}
+
+/// How soon changes showed is known over a restart.
+#[test]
+fn the_service_level_survives_a_restart() {
+    let (origin, varnishd) = stage();
+    let mut daemon = watch(&varnishd, origin.address, "");
+    daemon.wait_for_state("rec", "fresh");
+    origin.serve(PATH, cacheable("two"));
+    daemon.wait_for_state("rec", "lagging");
+    varnishd.adm(&["ban", "req.url", "==", PATH]);
+    daemon.wait_for_state("rec", "fresh");
+    let config = daemon.config();
+    let level = || run(&["status", "-c", config.to_str().unwrap()]).1;
+    assert!(level().contains("all 1 within"), "{}", level());
+    assert!(daemon.stop().success());
+    daemon.start_again();
+    daemon.wait_for_state("rec", "fresh");
+    assert!(level().contains("all 1 within"), "{}", level());
 }
 
 #[test]

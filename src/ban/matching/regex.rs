@@ -42,7 +42,7 @@ impl From<RegexFailure> for Reason {
 /// The same regex as text, which is all that the library takes: bytes that are no UTF-8 are
 /// written as escapes. Behind a backslash the byte's own escape takes its place, and between `\Q`
 /// and `\E`, where nothing is an escape, the quotation is left for it.
-fn as_text(pattern: &[u8]) -> Cow<'_, str> {
+pub(in crate::ban) fn as_text(pattern: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(pattern) {
         return Cow::Borrowed(text);
     }

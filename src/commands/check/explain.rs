@@ -54,7 +54,7 @@ pub(in crate::commands) async fn explain(
     let deadline = Instant::from_std(clock.instant_of(clock.now() + limit));
     let gatherer = &Gatherer::new(Arc::new(peers(subject, clock)), clock);
     let found = futures_util::stream::iter(cases).map(async |case| {
-        let gathered = timeout_at(deadline, gatherer.gather(&case, asked)).await;
+        let gathered = timeout_at(deadline, gatherer.gather(&case, Vec::new(), asked)).await;
         let (evidence, explanation) = match gathered {
             Ok((evidence, explanation)) => (Some(evidence), explanation),
             Err(_) => (

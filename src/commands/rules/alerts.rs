@@ -57,6 +57,7 @@ pub(super) fn of(config: &Config, job: &str, least: Duration) -> Vec<Alert> {
     alerts.push(cache_down(slowest, least));
     alerts.push(origin_down(slowest, least));
     alerts.push(reload_failed(least));
+    alerts.push(not_stored(least));
     alerts.push(daemon_down(job, least));
     alerts
 }
@@ -287,6 +288,22 @@ fn reload_failed(least: Duration) -> Alert {
                       before. `purgewatch config check` lists the faults of the new one."
             .to_owned(),
         runbook: "runbook-reload-failed",
+    }
+}
+
+/// One attempt that fails is repeated within moments; some minutes of them are a full disk.
+fn not_stored(least: Duration) -> Alert {
+    Alert {
+        name: "PurgewatchNotStored",
+        expression: "purgewatch_store_up == 0".to_owned(),
+        wait: least * 5,
+        severity: Severity::Warning,
+        summary: "purgewatch cannot store what must survive a restart".to_owned(),
+        description: "The daemon on {{ $labels.instance }} cannot write to its state directory: \
+                      after a restart it would have forgotten which bans are still to be \
+                      delivered, and since when a cache is stale."
+            .to_owned(),
+        runbook: "runbook-not-stored",
     }
 }
 

@@ -6,8 +6,11 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
 use super::super::output::{Output, Untrusted};
-use crate::expose::status::{Document, Node, Target};
+use crate::expose::status::{Changes, Document, Node, Target};
 use crate::model::{VariantName, format_duration};
+
+const HOUR: f64 = 3_600.0;
+const DAY: f64 = 24.0 * HOUR;
 
 pub(super) fn show(output: &mut Output, document: &Document) {
     output.text(targets(document));
@@ -16,6 +19,8 @@ pub(super) fn show(output: &mut Output, document: &Document) {
     }
     output.text("\n");
     output.text(nodes(document));
+    output.text("\n");
+    output.text(levels(document));
     output.line(summary(document));
 }
 
@@ -89,6 +94,46 @@ fn nodes(document: &Document) -> String {
     lines(&table)
 }
 
+/// How soon changes showed at each node, over the last day and the last week.
+fn levels(document: &Document) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(["NODE", "CHANGES VISIBLE, LAST DAY", "LAST WEEK"]);
+    for node in &document.nodes {
+        let window = |changes, length| level(changes, document.taken, length);
+        table.add_row([safe(&node.node), window(&node.day, DAY), window(&node.week, 7.0 * DAY)]);
+    }
+    lines(&table)
+}
+
+/// `99.9 % of 1204 within 5s`: the shortest time within which that share of the changes showed, or
+/// else the share that did within the longest time that is counted.
+fn level(changes: &Changes, taken: f64, length: f64) -> String {
+    let counted = taken - changes.since;
+    // Less than an hour short of the whole time is the grain of the count.
+    let since = if counted + HOUR < length {
+        format!(", counted for {}", seconds(counted))
+    } else {
+        String::new()
+    };
+    let all = changes.changes;
+    let within = |step: &u64| format_duration(Duration::from_secs(*step));
+    let enough = |showed: u64| u128::from(showed) * 1_000 >= u128::from(all) * 999;
+    let reached = changes.within_seconds.iter().find(|(_, showed)| enough(**showed));
+    let text = match (reached, changes.within_seconds.last_key_value()) {
+        _ if all == 0 => "none seen".to_owned(),
+        (Some((step, showed)), _) if *showed >= all => format!("all {all} within {}", within(step)),
+        (Some((step, _)), _) => format!("99.9 % of {all} within {}", within(step)),
+        (None, Some((step, showed))) => {
+            // Rounded down: what is missing must not vanish.
+            let tenths = u128::from(*showed) * 1_000 / u128::from(all);
+            format!("{}.{} % of {all} within {}", tenths / 10, tenths % 10, within(step))
+        }
+        (None, None) => "-".to_owned(),
+    };
+    text + &since
+}
+
 const fn admin_state(node: &Node<'_>) -> &'static str {
     match &node.admin {
         None => "not configured",
@@ -131,4 +176,23 @@ fn lines(table: &Table) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_level_is_said_in_one_line() {
+        let say = |all, within: [u64; 3], counted| {
+            let within_seconds = [1, 5, 3_600].into_iter().zip(within).collect();
+            let changes = Changes { since: 1e9 - counted, changes: all, within_seconds };
+            level(&changes, 1e9, DAY)
+        };
+        assert_eq!(say(0, [0, 0, 0], DAY), "none seen");
+        assert_eq!(say(3, [1, 3, 3], DAY), "all 3 within 5s");
+        assert_eq!(say(2_000, [100, 1_998, 2_000], DAY), "99.9 % of 2000 within 5s");
+        assert_eq!(say(2_000, [100, 1_997, 1_997], DAY), "99.8 % of 2000 within 1h");
+        assert_eq!(say(1, [0, 0, 0], 120.0), "0.0 % of 1 within 1h, counted for 2m");
+    }
 }

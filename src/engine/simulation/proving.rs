@@ -11,7 +11,9 @@ use super::{START, plan};
 use crate::ban;
 use crate::model::{Mark, Version};
 use crate::verdict::proof::Proof;
-use crate::verdict::{Answer, CacheSigns, Failure, Outcome, Phases, State, Validators};
+use crate::verdict::{
+    Answer, CacheSigns, Failure, Observation, Outcome, Phases, State, Validators,
+};
 
 /// A node that caches as Varnish does, and an origin.
 struct Cluster {

@@ -1,7 +1,7 @@
 //! What goes wrong: each row has to be noticed, with the state and the cause that it names.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -59,7 +59,17 @@ const FAULTS: &[Scenario] = &[
     ("the origin falls silent after the change", silent_after_the_change),
     ("one of two nodes was forgotten", one_node_forgotten),
     ("the admin port is blocked", blocked_admin_port),
+    ("the admin port is blocked, and the daemon heard of the ban", || {
+        unreached(&|_, blocked, keys| keys.replace(&admin_key(blocked.0), &admin_key(blocked.1)));
+    }),
     ("the secret is another one", other_secret),
+    ("the secret is another one, and the daemon heard of the ban", || {
+        unreached(&|varnishd, _, keys| {
+            let other = varnishd.dir().join("other");
+            fs::write(&other, "another secret\n").unwrap();
+            keys.replace(varnishd.secret_file().to_str().unwrap(), other.to_str().unwrap())
+        });
+    }),
     ("the node is down", node_down),
     ("the node answers 503", node_503),
     ("the cache process is stopped", child_stopped),
@@ -308,6 +318,36 @@ fn other_secret() {
     assert_eq!(deployment_bans(&stage.varnishd.admin.to_string(), &other), Some(4));
     stage.expect("stale", Some("undetermined"));
     assert!(stage.counts("purgewatch_node_admin_failures_total", "reason=\"secret_refused\""));
+}
+
+fn admin_key(address: SocketAddr) -> String {
+    format!("admin = \"{address}\"")
+}
+
+/// Changes the keys of a node so that bans do not get there. Is also given the right address of the
+/// admin port and one that says nothing.
+type Spoil = dyn Fn(&Varnishd, (SocketAddr, SocketAddr), String) -> String;
+
+/// A deployment's ban does not get through, and the daemon is told of it.
+fn unreached(spoil: &Spoil) {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let origin = Origin::start();
+    origin.serve(PATH, cacheable("one"));
+    let varnishd = in_front_of(&origin, "");
+    let socket = format!("socket = \"{}\"\n", varnishd.dir().join("s.sock").display());
+    let addresses = (varnishd.admin, silent.local_addr().unwrap());
+    let keys = spoil(&varnishd, addresses, peers(&varnishd, origin.address));
+    let config = socket + QUICK + &keys + &endpoint("rec", PATH, "");
+    let stage = Stage::configured(origin, varnishd, &config).settle();
+    stage.change();
+    let file = stage.daemon.config();
+    let ban = Command::new(PURGEWATCH)
+        .args(["ban", "--timeout", "2s", "--retries", "0", "-c", file.to_str().unwrap()])
+        .arg(format!("req.url == {PATH}"))
+        .output()
+        .unwrap();
+    assert!(matches!(ban.status.code(), Some(3 | 4)), "{ban:?}");
+    stage.expect("stale", Some("purge_undelivered"));
 }
 
 fn node_down() {
