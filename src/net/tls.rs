@@ -18,9 +18,11 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 ///
 /// Nothing is read before the first connection; then the file is read once, and the system's
 /// authorities once in the whole program. Sessions are resumed. HTTP/1.1 is announced by ALPN
-/// (RFC 7301).
+/// (RFC 7301), unless it is made [without](Self::without_alpn).
 pub struct TlsClient {
     ca_file: Option<PathBuf>,
+    /// What is announced by ALPN.
+    protocols: &'static [&'static [u8]],
     config: OnceCell<Arc<ClientConfig>>,
 }
 
@@ -84,7 +86,14 @@ impl TlsClient {
     /// A client that trusts the system's authorities and those in `ca_file`.
     #[must_use]
     pub fn new(ca_file: Option<PathBuf>) -> Self {
-        Self { ca_file, config: OnceCell::new() }
+        Self { ca_file, protocols: &[b"http/1.1"], config: OnceCell::new() }
+    }
+
+    /// The same, for a protocol that is not HTTP: nothing is announced by ALPN, since a peer may
+    /// refuse whoever announces only what it does not speak (RFC 7301 section 3.2).
+    #[must_use]
+    pub fn without_alpn(ca_file: Option<PathBuf>) -> Self {
+        Self { ca_file, protocols: &[], config: OnceCell::new() }
     }
 
     /// Makes a TLS connection out of `stream`. The peer has to show a certificate for `host`, a
@@ -110,9 +119,9 @@ impl TlsClient {
     }
 
     async fn load(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        let ca_file = self.ca_file.clone();
+        let (ca_file, protocols) = (self.ca_file.clone(), self.protocols);
         // Reading a hundred files takes milliseconds, which would hold up every other task.
-        tokio::task::spawn_blocking(move || configure(ca_file.as_deref()))
+        tokio::task::spawn_blocking(move || configure(ca_file.as_deref(), protocols))
             .await
             .unwrap_or_else(|_| Err(TlsError::NoAuthorities))
     }
@@ -124,7 +133,7 @@ impl fmt::Debug for TlsClient {
     }
 }
 
-fn configure(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+fn configure(ca_file: Option<&Path>, protocols: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = system_authorities();
     if let Some(path) = ca_file {
         let mut with_file = RootCertStore::clone(&roots);
@@ -141,7 +150,7 @@ fn configure(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
         .map_err(TlsError::Setup)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }
 

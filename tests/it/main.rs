@@ -23,6 +23,7 @@ mod faults;
 mod fleet;
 mod incident;
 mod invalidation;
+mod ingest;
 mod layers;
 mod ledger;
 mod pointer;

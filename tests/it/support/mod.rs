@@ -8,5 +8,6 @@ pub mod faulty;
 pub mod fleet;
 pub mod origin;
 pub mod prometheus;
+pub mod redis;
 pub mod relay;
 pub mod varnish;
