@@ -13,7 +13,7 @@
 //! | 4 | `daemon`, `config` | everything below; `daemon` may use `config` |
 //! | 3 | `admin`, `probe`, `store`, `expose`, `systemd`, `net`, `clock` | sockets, files, the clock. Each alone: of the others it may use only `net` and `clock` |
 //! | 2 | `engine`, `verdict` | nothing outside; `engine` may use `verdict` |
-//! | 1 | `protocol`, `ban`, `httpcache` | nothing outside, nor each other |
+//! | 1 | `protocol`, `ban`, `httpcache`, `event` | nothing outside, nor each other |
 //! | 0 | `model` | nothing |
 //!
 //! # Invariants
@@ -31,6 +31,7 @@ pub mod commands;
 pub mod config;
 pub mod daemon;
 pub mod engine;
+pub mod event;
 pub mod expose;
 pub mod httpcache;
 pub mod model;

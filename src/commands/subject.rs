@@ -212,8 +212,23 @@ fn given(arguments: &Subjects) -> Result<Config, Exit> {
         });
     }
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let daemon = Daemon { listen, state_dir: PathBuf::new(), remedy_max_rate: 1, socket: None };
-    Ok(Config { daemon, nodes, origins: vec![origin], endpoints })
+    let daemon = Daemon {
+        listen,
+        state_dir: PathBuf::new(),
+        remedy_max_rate: 1,
+        socket: None,
+        ban_list_limit: None,
+    };
+    Ok(Config {
+        daemon,
+        nodes,
+        origins: vec![origin],
+        endpoints,
+        pointers: Vec::new(),
+        redis: None,
+        subscriptions: Vec::new(),
+        invalidations: None,
+    })
 }
 
 fn internal(fault: impl std::fmt::Display) -> Exit {

@@ -11,12 +11,17 @@ use toml::de::DeTable;
 use super::canary;
 use super::diagnostic::{Finding, Kind};
 use super::endpoint::{self, Defaults};
-use super::plausible;
+use super::invalidations;
+use super::plausible::{self, Placed, Watched};
+use super::pointer;
 use super::reader::{Findings, Section, TOP, Value};
-use super::table::{Names, all, name, section, tables};
+use super::redis;
+use super::subscription;
+use super::table::{Names, all, name, section, tables, tables_if_any};
 use super::value;
 use super::{
-    AdminPlace, AdminSettings, Config, Daemon, Node, Origin, SecretSettings, ServerAddress,
+    AdminPlace, AdminSettings, Config, Daemon, Endpoint, Node, Origin, Pointer, SecretSettings,
+    ServerAddress,
 };
 use crate::model::{HostPort, NodeName, OriginName, Scheme};
 
@@ -24,6 +29,8 @@ const LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 19_131);
 const STATE_DIR: &str = "/var/lib/purgewatch";
 const REMEDY_MAX_RATE: usize = 6;
 const REMEDY_MAX_RATE_RANGE: RangeInclusive<usize> = 1..=600;
+const BAN_LIST_LIMIT: usize = 20_000;
+const BAN_LIST_LIMIT_RANGE: RangeInclusive<usize> = 0..=10_000_000;
 const CONNECTIONS: usize = 16;
 const CONNECTIONS_RANGE: RangeInclusive<usize> = 1..=1_024;
 const MAX_RATE: f64 = 20.0;
@@ -49,38 +56,100 @@ pub(super) fn resolve<'t>(
             state_dir: STATE_DIR.into(),
             remedy_max_rate: REMEDY_MAX_RATE,
             socket: None,
+            ban_list_limit: Some(BAN_LIST_LIMIT),
         },
     };
     let defaults = top.optional("defaults", |v, f| section("[defaults]", v, f));
     let defaults = defaults.map(Defaults::read).unwrap_or_default();
     let nodes = tables(&mut top, "node", "[[node]]", findings);
     let origins = tables(&mut top, "origin", "[[origin]]", findings);
-    let endpoints = tables(&mut top, "endpoint", "[[endpoint]]", findings);
-    top.not_yet("redis", "invalidation events come with a later version; leave the table out");
-    top.not_yet("subscription", "invalidation events come with a later version; leave it out");
-    top.not_yet("pointer", "URL versions come with a later version; leave the table out");
+    let endpoints = tables_if_any(&mut top, "endpoint", "[[endpoint]]");
+    let pointers = tables_if_any(&mut top, "pointer", "[[pointer]]");
+    check_something_is_watched(&top, findings);
+    let subscriptions = tables_if_any(&mut top, "subscription", "[[subscription]]");
+    redis::check_is_there(
+        top.place("redis").is_some(),
+        subscriptions.first().map(|section| section.span.clone()),
+        findings,
+    );
+    let redis = top.optional("redis", |v, f| section("[redis]", v, f)).map(redis::read);
+    let invalidations = top.optional("invalidations", |v, f| section("[invalidations]", v, f));
+    let invalidations = invalidations.map(|section| {
+        let place = section.place("listen").or(section.place("socket"));
+        let place = place.unwrap_or_else(|| section.span.clone());
+        invalidations::read(section).map(|value| Placed { value, place })
+    });
     top.finish();
 
     let node_names = Names::of(&nodes, "node", findings);
     let origin_names = Names::of(&origins, "origin", findings);
-    Names::of(&endpoints, "endpoint", findings);
+    let endpoint_names = Names::of(&endpoints, "endpoint", findings);
+    Names::of(&pointers, "pointer", findings).check_apart_from(&endpoint_names, findings);
 
     let canaries = canary::places(&nodes);
     let nodes = all(nodes, "http", node);
     let origins = all(origins, "max_rate", origin);
     let mut reader = endpoint::Reader::new(&defaults, &node_names, &origin_names, findings);
     let endpoints = all(endpoints, "origin", |section| reader.read(section));
-    plausible::check_ports_are_free(&daemon, &nodes.read, findings);
-    plausible::check_origins_are_no_nodes(&nodes.read, &origins.read, &endpoints.read, findings);
+    let pointers = all(pointers, "origin", |section| pointer::read(&mut reader, section));
+    let subscriptions =
+        all(subscriptions, "stream", |section| subscription::read(section, &endpoint_names));
+    subscription::check_streams(&subscriptions.read, findings);
+    let of_events = invalidations.as_ref().and_then(Option::as_ref);
+    plausible::check_ports_are_free(&daemon, of_events, &nodes.read, findings);
+    plausible::check_origins_are_no_nodes(
+        &nodes.read,
+        &origins.read,
+        &watched(&endpoints.read, &pointers.read),
+        findings,
+    );
     if endpoints.complete && nodes.complete {
         canary::check_hosts(&nodes.read, &endpoints.read, &canaries, findings);
     }
-    let any = !endpoints.read.is_empty();
-    if any && nodes.complete && origins.complete && endpoints.complete {
-        plausible::warn(&nodes.read, &origins.read, &endpoints.read, findings);
+    let watched = watched(&endpoints.read, &pointers.read);
+    let complete = endpoints.complete && pointers.complete;
+    if !watched.is_empty() && nodes.complete && origins.complete && complete {
+        plausible::warn(&nodes.read, &origins.read, &watched, findings);
     }
     let (nodes, origins, endpoints) = (nodes.values()?, origins.values()?, endpoints.values()?);
-    Some(Config { daemon, nodes, origins, endpoints })
+    Some(Config {
+        daemon,
+        nodes,
+        origins,
+        endpoints,
+        pointers: pointers.values()?,
+        redis: optional(redis)?,
+        subscriptions: subscriptions.values()?,
+        invalidations: optional(invalidations)?.map(|placed| placed.value),
+    })
+}
+
+/// Notes that there is neither an endpoint nor a pointer.
+fn check_something_is_watched(top: &Section<'_>, findings: &Findings) {
+    let message = "expected at least one [[endpoint]] or [[pointer]], got none";
+    if let [None, None] = ["endpoint", "pointer"].map(|key| top.place(key)) {
+        findings.add(Finding::missing(message));
+    } else if ["endpoint", "pointer"].into_iter().all(|key| top.is_absent_or_empty(key)) {
+        let place = top.place("endpoint").or_else(|| top.place("pointer"));
+        findings.wrong(place.unwrap_or_default(), message);
+    }
+}
+
+/// What was written has to have been read.
+fn optional<T>(read: Option<Option<T>>) -> Option<Option<T>> {
+    match read {
+        None => Some(None),
+        Some(read) => read.map(Some),
+    }
+}
+
+/// Endpoints and pointers alike.
+fn watched<'c>(
+    endpoints: &'c [Placed<Endpoint>],
+    pointers: &'c [Placed<Pointer>],
+) -> Vec<Watched<'c>> {
+    let endpoints = endpoints.iter().map(Watched::endpoint);
+    endpoints.chain(pointers.iter().map(Watched::pointer)).collect()
 }
 
 fn daemon(mut section: Section<'_>) -> Daemon {
@@ -91,12 +160,14 @@ fn daemon(mut section: Section<'_>) -> Daemon {
     let state_dir = section.optional("state_dir", value::absolute_path);
     let rate = section.optional("remedy_max_rate", value::whole(REMEDY_MAX_RATE_RANGE));
     let socket = section.optional("socket", value::absolute_path);
+    let limit = section.optional("ban_list_limit", value::whole(BAN_LIST_LIMIT_RANGE));
     section.finish();
     Daemon {
         listen: listen.unwrap_or_else(|| LISTEN.into()),
         state_dir: state_dir.unwrap_or_else(|| STATE_DIR.into()),
         remedy_max_rate: rate.unwrap_or(REMEDY_MAX_RATE),
         socket,
+        ban_list_limit: Some(limit.unwrap_or(BAN_LIST_LIMIT)).filter(|limit| *limit > 0),
     }
 }
 
@@ -177,11 +248,7 @@ fn secret(section: &mut Section<'_>, had_admin: bool) -> SecretSettings {
             }
         }
     }
-    match (file, credential) {
-        (file, Some(name)) => SecretSettings::Credential { name, file },
-        (Some(path), None) => SecretSettings::File(path),
-        (None, None) => SecretSettings::None,
-    }
+    SecretSettings::of(file, credential)
 }
 
 fn admin_key(

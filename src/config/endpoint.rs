@@ -63,6 +63,18 @@ impl Defaults {
     }
 }
 
+/// The settings that endpoints and pointers share, the defaults filled in.
+pub(super) struct Watching {
+    pub(super) compare: Compare,
+    pub(super) ignore: Vec<Regex>,
+    pub(super) interval: Duration,
+    pub(super) timeout: Duration,
+    pub(super) max_stale: Duration,
+    pub(super) body_limit: u64,
+    pub(super) ban_headers: Option<BanHeaders>,
+    pub(super) on_stale: OnStale,
+}
+
 /// Reads endpoints against what the rest of the file declares.
 pub(super) struct Reader<'t> {
     defaults: &'t Defaults,
@@ -99,25 +111,40 @@ impl<'t> Reader<'t> {
     pub(super) fn read(&mut self, mut section: Section<'t>) -> Option<Endpoint> {
         let name = section.required("name", name(EndpointName::new));
         let url = section.required("url", value::parsed::<HttpUrl>);
-        let origin = section.required("origin", |v, f| self.origins.reference(v, f));
-        let origin = origin.and_then(|origin| self.origin_names.get(origin).cloned());
+        let origin = self.origin(&mut section);
         let nodes = self.nodes(&mut section);
-        let own = Defaults::keys_of(&mut section);
-        let compare = own.compare.clone().or_else(|| self.defaults.compare.clone());
-        let compare = compare.unwrap_or(Compare::Body);
-        let ignore = self.ignore(&mut section, &compare);
-        let (interval, timeout) = self.times(&section, &own);
+        let watching = self.watching(&mut section);
         let headers = section.optional("headers", value::headers).unwrap_or_default();
         let variants = variants(&mut section, &headers);
         section.finish();
+        let watching = watching?;
         Some(Endpoint {
             name: name?,
             url: url?,
             origin: origin?,
             nodes: nodes?,
+            compare: watching.compare,
+            ignore: watching.ignore,
+            variants: variants?,
+            interval: watching.interval,
+            timeout: watching.timeout,
+            max_stale: watching.max_stale,
+            body_limit: watching.body_limit,
+            ban_headers: watching.ban_headers,
+            on_stale: watching.on_stale,
+        })
+    }
+
+    /// How what is watched is compared, how often, and what is done about it.
+    pub(super) fn watching(&mut self, section: &mut Section<'t>) -> Option<Watching> {
+        let own = Defaults::keys_of(section);
+        let compare = own.compare.clone().or_else(|| self.defaults.compare.clone());
+        let compare = compare.unwrap_or(Compare::Body);
+        let ignore = self.ignore(section, &compare);
+        let (interval, timeout) = self.times(section, &own);
+        Some(Watching {
             compare,
             ignore: ignore?,
-            variants: variants?,
             interval,
             timeout,
             max_stale: own.max_stale.or(self.defaults.max_stale).unwrap_or(MAX_STALE),
@@ -127,7 +154,12 @@ impl<'t> Reader<'t> {
         })
     }
 
-    fn nodes(&self, section: &mut Section<'t>) -> Option<Vec<NodeName>> {
+    pub(super) fn origin(&self, section: &mut Section<'t>) -> Option<OriginName> {
+        let origin = section.required("origin", |v, f| self.origins.reference(v, f))?;
+        self.origin_names.get(origin).cloned()
+    }
+
+    pub(super) fn nodes(&self, section: &mut Section<'t>) -> Option<Vec<NodeName>> {
         let mut written = false;
         let named = section.optional("nodes", |value, findings| {
             written = true;
@@ -282,7 +314,7 @@ fn variant<'t>(
     Some(Variant { name: name?, headers: merged(common, &own) })
 }
 
-fn merged(
+pub(super) fn merged(
     common: &[(HeaderName, HeaderValue)],
     own: &[(HeaderName, HeaderValue)],
 ) -> Vec<(HeaderName, HeaderValue)> {

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use super::diagnostic::{Finding, Kind};
 use super::reader::Findings;
-use super::{AdminPlace, Daemon, Endpoint, Node, OnStale, Origin};
-use crate::model::NodeName;
+use super::{AdminPlace, Daemon, Endpoint, Invalidations, Node, OnStale, Origin, Pointer};
+use crate::model::{EndpointName, NodeName, OriginName};
 
 /// A value with the place that findings about it point at.
 #[derive(Debug)]
@@ -16,11 +16,46 @@ pub(super) struct Placed<T> {
     pub(super) place: Range<usize>,
 }
 
+/// An endpoint or a pointer, as far as what follows looks at it.
+#[derive(Debug)]
+pub(super) struct Watched<'c> {
+    name: &'c EndpointName,
+    origin: &'c OriginName,
+    nodes: &'c [NodeName],
+    on_stale: OnStale,
+    rate: f64,
+    place: Range<usize>,
+}
+
+impl<'c> Watched<'c> {
+    pub(super) fn endpoint(Placed { value, place }: &'c Placed<Endpoint>) -> Self {
+        Self {
+            name: &value.name,
+            origin: &value.origin,
+            nodes: &value.nodes,
+            on_stale: value.on_stale,
+            rate: value.rate(),
+            place: place.clone(),
+        }
+    }
+
+    pub(super) fn pointer(Placed { value, place }: &'c Placed<Pointer>) -> Self {
+        Self {
+            name: &value.name,
+            origin: &value.origin,
+            nodes: &value.nodes,
+            on_stale: value.on_stale,
+            rate: value.rate(),
+            place: place.clone(),
+        }
+    }
+}
+
 /// Notes each endpoint whose origin is one of its nodes: a cache is always as fresh as itself.
 pub(super) fn check_origins_are_no_nodes(
     nodes: &[Placed<Node>],
     origins: &[Placed<Origin>],
-    endpoints: &[Placed<Endpoint>],
+    watched: &[Watched<'_>],
     findings: &Findings,
 ) {
     for origin in origins.iter().map(|origin| &origin.value) {
@@ -32,9 +67,9 @@ pub(super) fn check_origins_are_no_nodes(
         if same.is_empty() {
             continue;
         }
-        for Placed { value: endpoint, place } in endpoints {
-            let hit = endpoint.nodes.iter().find(|node| same.contains(node));
-            if let Some(node) = hit.filter(|_| endpoint.origin == origin.name) {
+        for Watched { nodes, origin: own, place, .. } in watched {
+            let hit = nodes.iter().find(|node| same.contains(node));
+            if let Some(node) = hit.filter(|_| **own == origin.name) {
                 let message = format!(
                     "the origin {:?} is the node {node:?} itself ({}): it would be compared with \
                      itself",
@@ -46,13 +81,37 @@ pub(super) fn check_origins_are_no_nodes(
     }
 }
 
-/// Notes each `admin_listen` that something else of this configuration listens on already.
-pub(super) fn check_ports_are_free(daemon: &Daemon, nodes: &[Placed<Node>], findings: &Findings) {
+/// Notes each address and socket that something else of this configuration listens on already.
+pub(super) fn check_ports_are_free(
+    daemon: &Daemon,
+    invalidations: Option<&Placed<Invalidations>>,
+    nodes: &[Placed<Node>],
+    findings: &Findings,
+) {
+    if let Some(Placed { value, place }) = invalidations {
+        if value.listen.is_some_and(|listen| overlap(listen, daemon.listen)) {
+            let message = "the `listen` of [invalidations] is taken by that of [daemon]";
+            let finding = Finding::error(Kind::Relation, place.clone(), message);
+            findings.add(finding.help("who may invalidate is not who may look: use another port"));
+        }
+        if value.socket.is_some() && value.socket == daemon.socket {
+            let message = "the `socket` of [invalidations] is taken by that of [daemon]";
+            findings.add(Finding::error(Kind::Relation, place.clone(), message));
+        }
+    }
+    let of_events = invalidations.and_then(|placed| placed.value.listen);
     let mut taken: Vec<(SocketAddr, Option<&Placed<Node>>)> = vec![(daemon.listen, None)];
     for node in nodes {
         let Some(AdminPlace::Listen(address)) = node.value.admin.as_ref().map(|a| &a.place) else {
             continue;
         };
+        if of_events.is_some_and(|other| overlap(other, *address)) {
+            let message = format!(
+                "the `admin_listen` of this node, {address}, is taken by the `listen` of \
+                 [invalidations]"
+            );
+            findings.add(Finding::error(Kind::Relation, node.place.clone(), message));
+        }
         let holder = taken.iter().find(|(other, _)| overlap(*other, *address));
         if let Some((_, holder)) = holder {
             let by = match holder {
@@ -84,17 +143,17 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 pub(super) fn warn(
     nodes: &[Placed<Node>],
     origins: &[Placed<Origin>],
-    endpoints: &[Placed<Endpoint>],
+    watched: &[Watched<'_>],
     findings: &Findings,
 ) {
     warn_of_twins(nodes, "address", |node| Some(&node.http), findings);
     warn_of_twins(nodes, "admin port", |n| n.admin.as_ref().map(|a| &a.place), findings);
-    warn_of_remedies(nodes, endpoints, findings);
+    warn_of_remedies(nodes, watched, findings);
     for Placed { value: origin, place } in origins {
         let (mut rate, mut used) = (0.0, false);
-        for endpoint in endpoints.iter().filter(|e| e.value.origin == origin.name) {
+        for watched in watched.iter().filter(|watched| *watched.origin == origin.name) {
             used = true;
-            rate += endpoint.value.rate();
+            rate += watched.rate;
         }
         if !used {
             let message = format!("no endpoint uses the origin {:?}", origin.name);
@@ -113,12 +172,12 @@ pub(super) fn warn(
 }
 
 /// Warns of nodes at which a stale endpoint cannot be banned, once for each.
-fn warn_of_remedies(nodes: &[Placed<Node>], endpoints: &[Placed<Endpoint>], findings: &Findings) {
+fn warn_of_remedies(nodes: &[Placed<Node>], watched: &[Watched<'_>], findings: &Findings) {
     for Placed { value: node, place } in nodes.iter().filter(|node| node.value.admin.is_none()) {
-        let wants = |endpoint: &Endpoint| {
-            endpoint.on_stale == OnStale::Ban && endpoint.nodes.contains(&node.name)
+        let wants = |watched: &&Watched<'_>| {
+            watched.on_stale == OnStale::Ban && watched.nodes.contains(&node.name)
         };
-        if let Some(endpoint) = endpoints.iter().map(|e| &e.value).find(|e| wants(e)) {
+        if let Some(endpoint) = watched.iter().find(wants) {
             let message = format!(
                 "this node has no `admin`: `on_stale = \"ban\"` of {:?} cannot ban there",
                 endpoint.name

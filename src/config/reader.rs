@@ -41,7 +41,7 @@ pub(super) const TOP: &str = "the top level";
 
 /// The tables of a configuration and their keys, for telling where a misplaced key belongs.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("[daemon]", &["listen", "state_dir", "socket", "remedy_max_rate"]),
+    ("[daemon]", &["listen", "state_dir", "socket", "remedy_max_rate", "ban_list_limit"]),
     (
         "[defaults]",
         &["interval", "timeout", "max_stale", "body_limit", "compare", "ban_headers", "on_stale"],
@@ -82,6 +82,48 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "on_stale",
         ],
     ),
+    (
+        "[[pointer]]",
+        &[
+            "name",
+            "url",
+            "json",
+            "endpoints",
+            "origin",
+            "nodes",
+            "compare",
+            "ignore",
+            "headers",
+            "interval",
+            "timeout",
+            "max_stale",
+            "body_limit",
+            "ban_headers",
+            "on_stale",
+            "grace",
+        ],
+    ),
+    ("[redis]", &["url", "password_file", "password_credential", "ca_file", "name"]),
+    (
+        "[[subscription]]",
+        &[
+            "channel",
+            "stream",
+            "ban",
+            "urls",
+            "endpoints",
+            "verify",
+            "on_gap",
+            "replies",
+            "max_attempts",
+            "debounce",
+            "prove",
+        ],
+    ),
+    (
+        "[invalidations]",
+        &["listen", "socket", "token_file", "token_credential", "max_rate", "max_body"],
+    ),
 ];
 
 /// One table that is being read.
@@ -93,7 +135,6 @@ pub(super) struct Section<'t> {
     table: &'t DeTable<'t>,
     findings: &'t Findings,
     asked: Vec<&'static str>,
-    refused: Vec<&'static str>,
 }
 
 impl<'t> Section<'t> {
@@ -103,7 +144,7 @@ impl<'t> Section<'t> {
         table: &'t DeTable<'t>,
         findings: &'t Findings,
     ) -> Self {
-        Self { what, span, table, findings, asked: Vec::new(), refused: Vec::new() }
+        Self { what, span, table, findings, asked: Vec::new() }
     }
 
     /// Reads a key that may be left out. `None` also when its value is wrong, which is noted.
@@ -131,19 +172,15 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// Refuses a key of a later version, saying so.
-    pub(super) fn not_yet(&mut self, key: &'static str, help: &str) {
-        self.refused.push(key);
-        if let Some((key_read, _)) = self.table.get_key_value(key) {
-            let message = format!("`{key}` is not known to this version yet");
-            let finding = Finding::error(Kind::Value, key_read.span(), message);
-            self.findings.add(finding.help(help));
-        }
-    }
-
     /// Where the value of a key stands, if it is there.
     pub(super) fn place(&self, key: &str) -> Option<Range<usize>> {
         self.table.get(key).map(Spanned::span)
+    }
+
+    /// Whether a key is not there, or is an array with nothing in it.
+    pub(super) fn is_absent_or_empty(&self, key: &str) -> bool {
+        let array = |value: &Value<'_>| value.get_ref().as_array().is_some_and(|a| a.is_empty());
+        self.table.get(key).is_none_or(array)
     }
 
     /// Where the key itself stands, or else the table.
@@ -166,7 +203,7 @@ impl<'t> Section<'t> {
     pub(super) fn finish(self) {
         for (key, _) in self.table.iter().filter(|(key, _)| {
             let key: &str = key.get_ref();
-            !self.asked.contains(&key) && !self.refused.contains(&key)
+            !self.asked.contains(&key)
         }) {
             self.findings.add(self.unknown(key.get_ref(), key.span()));
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use regex::bytes::Regex;
 
-use super::CanarySettings;
+use super::{CanarySettings, Invalidations, Pointer, RedisSettings, Subscription};
 use crate::model::{
     EndpointName, HostPort, HttpUrl, NodeName, OriginName, Scheme, UrlError, VariantName,
 };
@@ -17,9 +17,10 @@ use crate::verdict::Compare;
 
 /// A whole configuration without faults.
 ///
-/// What holds: at least one node, one origin and one endpoint; names are unique among their kind;
-/// each endpoint's origin and nodes are among those listed here; every list is in the order of
-/// the file.
+/// What holds: at least one node, one origin and one endpoint or pointer; names are unique among
+/// their kind, endpoints and pointers being one; each endpoint's and pointer's origin and nodes,
+/// and each subscription's endpoints, are among those listed here; where there is a subscription,
+/// there is a Redis server; every list is in the order of the file.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The daemon's own settings.
@@ -28,8 +29,16 @@ pub struct Config {
     pub nodes: Vec<Node>,
     /// Where the truth is fetched from, at least one.
     pub origins: Vec<Origin>,
-    /// The watched URLs, at least one.
+    /// The watched URLs, at least one unless there is a pointer.
     pub endpoints: Vec<Endpoint>,
+    /// The URLs that name the current version of others.
+    pub pointers: Vec<Pointer>,
+    /// Where events come from.
+    pub redis: Option<RedisSettings>,
+    /// Which events are followed.
+    pub subscriptions: Vec<Subscription>,
+    /// Where events are taken over HTTP.
+    pub invalidations: Option<Invalidations>,
 }
 
 impl Config {
@@ -46,11 +55,14 @@ impl Config {
     }
 
     /// The requests a second that the schedule alone makes at an origin: one for each endpoint,
-    /// variant and interval. Confirming a mismatch comes on top.
+    /// variant and interval, and likewise for a pointer and the URLs of one version. Confirming a
+    /// mismatch comes on top.
     #[must_use]
     pub fn scheduled_rate(&self, origin: &OriginName) -> f64 {
         // A sum of nothing would be -0.
-        self.endpoints.iter().filter(|e| e.origin == *origin).fold(0.0, |sum, e| sum + e.rate())
+        let endpoints = self.endpoints.iter().filter(|e| e.origin == *origin).map(Endpoint::rate);
+        let pointers = self.pointers.iter().filter(|p| p.origin == *origin).map(Pointer::rate);
+        endpoints.chain(pointers).fold(0.0, |sum, rate| sum + rate)
     }
 }
 
@@ -66,6 +78,9 @@ pub struct Daemon {
     /// The Unix socket for what changes something. Default: in the directory that systemd made for
     /// the service (`RuntimeDirectory=`), else none.
     pub socket: Option<PathBuf>,
+    /// How long the ban list of a node may be before events are slowed down there: up to ten
+    /// million, none: any length. Default: 20,000.
+    pub ban_list_limit: Option<usize>,
 }
 
 /// `[[node]]`: one Varnish instance.
@@ -115,18 +130,29 @@ pub enum AdminPlace {
 /// varnishd reads its own file again for each authentication, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSettings {
-    /// None is configured: the node runs with `-S none`.
+    /// None is configured: a node runs with `-S none`.
     None,
-    /// `secret_file`: an absolute path.
+    /// `secret_file` (or `password_file`, `token_file`): an absolute path.
     File(PathBuf),
-    /// `secret_credential`: a systemd credential (systemd.exec(5), `LoadCredential=`).
+    /// `secret_credential` (or `password_credential`, `token_credential`): a systemd credential
+    /// (systemd.exec(5), `LoadCredential=`).
     Credential {
         /// Its name: that of a file in `$CREDENTIALS_DIRECTORY`.
         name: String,
-        /// `secret_file` beside it: read where systemd hands over no such credential, as to a
+        /// The file beside it: read where systemd hands over no such credential, as to a
         /// command in a shell.
         file: Option<PathBuf>,
     },
+}
+
+impl SecretSettings {
+    pub(super) fn of(file: Option<PathBuf>, credential: Option<String>) -> Self {
+        match (file, credential) {
+            (file, Some(name)) => Self::Credential { name, file },
+            (Some(path), None) => Self::File(path),
+            (None, None) => Self::None,
+        }
+    }
 }
 
 /// `[[origin]]`: where the truth is fetched from, bypassing every cache.

@@ -15,6 +15,8 @@ use crate::model::NameError;
 /// that others may point at.
 pub(super) struct Names<'t> {
     kind: &'static str,
+    /// Whether it is noted elsewhere that there is none.
+    needed: bool,
     places: BTreeMap<&'t str, Range<usize>>,
     /// In the order of the file.
     order: Vec<&'t str>,
@@ -22,7 +24,8 @@ pub(super) struct Names<'t> {
 
 impl<'t> Names<'t> {
     pub(super) fn of(sections: &[Section<'t>], kind: &'static str, findings: &Findings) -> Self {
-        let mut names = Self { kind, places: BTreeMap::new(), order: Vec::new() };
+        let needed = kind != "endpoint";
+        let mut names = Self { kind, needed, places: BTreeMap::new(), order: Vec::new() };
         for section in sections {
             let Some((name, place)) = section.name() else { continue };
             if let Some(first) = names.places.get(name) {
@@ -37,6 +40,19 @@ impl<'t> Names<'t> {
         names
     }
 
+    /// Notes each of these names that stands among `others` too.
+    pub(super) fn check_apart_from(&self, others: &Self, findings: &Findings) {
+        for (name, place) in &self.places {
+            if let Some(other) = others.places.get(name) {
+                let article =
+                    if others.kind.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
+                let message = format!("the name {name:?} is taken by {article} {}", others.kind);
+                let finding = Finding::error(Kind::Value, place.clone(), message);
+                findings.add(finding.related(other.clone(), "given here"));
+            }
+        }
+    }
+
     /// All of them, in the order of the file.
     pub(super) fn all(&self) -> &[&'t str] {
         &self.order
@@ -48,7 +64,7 @@ impl<'t> Names<'t> {
         if self.places.contains_key(text) {
             return Some(text);
         }
-        if self.order.is_empty() {
+        if self.order.is_empty() && self.needed {
             // That there is none at all was noted, and is what has to be mended.
             return None;
         }
@@ -89,17 +105,40 @@ pub(super) fn tables<'t>(
     what: &'static str,
     findings: &'t Findings,
 ) -> Vec<Section<'t>> {
-    let missing = || format!("expected at least one {what}, got none");
+    let missing = format!("expected at least one {what}, got none");
+    let (sections, absent) = read_tables(top, key, what, Some(&missing));
+    if absent {
+        findings.add(Finding::missing(missing));
+    }
+    sections
+}
+
+/// Opens each of the `[[KEY]]` tables, if there are any.
+pub(super) fn tables_if_any<'t>(
+    top: &mut Section<'t>,
+    key: &'static str,
+    what: &'static str,
+) -> Vec<Section<'t>> {
+    read_tables(top, key, what, None).0
+}
+
+/// The tables, and whether nothing was written at all. `missing` is said of an empty array.
+fn read_tables<'t>(
+    top: &mut Section<'t>,
+    key: &'static str,
+    what: &'static str,
+    missing: Option<&str>,
+) -> (Vec<Section<'t>>, bool) {
     let mut absent = true;
     let sections = top.optional(key, |value, findings| {
         absent = false;
-        match value.get_ref() {
-            DeValue::Array(items) if items.is_empty() => {
-                findings.wrong(value.span(), missing());
+        match (value.get_ref(), missing) {
+            (DeValue::Array(items), Some(missing)) if items.is_empty() => {
+                findings.wrong(value.span(), missing);
                 None
             }
-            DeValue::Array(_) => value::list(value, findings, |v, f| section(what, v, f)),
-            DeValue::Table(_) => {
+            (DeValue::Array(_), _) => value::list(value, findings, |v, f| section(what, v, f)),
+            (DeValue::Table(_), _) => {
                 let message = format!("expected {what} with double brackets, got [{key}]");
                 findings.wrong(value.span(), message);
                 None
@@ -110,10 +149,7 @@ pub(super) fn tables<'t>(
             }
         }
     });
-    if absent {
-        findings.add(Finding::missing(missing()));
-    }
-    sections.unwrap_or_default()
+    (sections.unwrap_or_default(), absent)
 }
 
 /// What was read of the tables of one kind.

@@ -242,6 +242,15 @@ pub(super) fn instance(value: &Value<'_>, findings: &Findings) -> Option<PathBuf
 
 /// The name of a systemd credential, which is a file name (systemd.exec(5)).
 pub(super) fn credential(value: &Value<'_>, findings: &Findings) -> Option<String> {
+    credential_or(value, findings, "secret_file")
+}
+
+/// The name of a systemd credential; `file_key` is the key for a path in its place.
+pub(super) fn credential_or(
+    value: &Value<'_>,
+    findings: &Findings,
+    file_key: &str,
+) -> Option<String> {
     let text = text(value, findings)?;
     let fits = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':');
     if !text.is_empty() && text.len() <= 255 && text.chars().all(fits) && !text.starts_with('.') {
@@ -249,7 +258,7 @@ pub(super) fn credential(value: &Value<'_>, findings: &Findings) -> Option<Strin
     }
     let message = format!("expected the name of a systemd credential, got {text:?}");
     let finding = Finding::error(Kind::Value, value.span(), message);
-    findings.add(finding.help("for a path, use `secret_file`"));
+    findings.add(finding.help(format!("for a path, use `{file_key}`")));
     None
 }
 

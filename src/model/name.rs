@@ -92,6 +92,10 @@ name! {
     EndpointName
 }
 name! {
+    /// Names one host that follows a stream of invalidation events.
+    HostName
+}
+name! {
     /// Names one set of request headers of an endpoint; see [`VariantName::default`].
     VariantName
 }

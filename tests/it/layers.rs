@@ -10,6 +10,7 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("protocol", 1, &[]),
     ("ban", 1, &[]),
     ("httpcache", 1, &[]),
+    ("event", 1, &[]),
     ("verdict", 2, &[]),
     ("engine", 2, &["verdict"]),
     ("clock", 3, &[]),
