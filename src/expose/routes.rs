@@ -2,7 +2,6 @@
 
 mod bans;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
@@ -15,7 +14,7 @@ use hyper::body::{Body, Incoming};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::bans::{BanQuery, IssueReply, Submission};
-use super::connection::Busy;
+use super::connection::{Answers, Busy};
 use super::content::{Chunks, Content};
 use super::families::Families;
 use super::{CANARY_HEADER, CanaryBoard, Limits, Metrics, page, status};
@@ -92,7 +91,7 @@ impl fmt::Debug for Surface {
 /// snapshot.
 pub(super) type Held = (Busy, Option<OwnedSemaphorePermit>);
 
-type Answer = Response<Content<Held>>;
+pub(super) type Answer = Response<Content<Held>>;
 
 /// How far a listener can be reached from, and so what it may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,14 +133,21 @@ impl Router {
         }
     }
 
-    /// Answers one request. `busy` is held until the answer is sent.
-    pub(super) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        busy: Busy,
-    ) -> Result<Answer, Infallible> {
+    /// Asks the daemon's loop; `None` when it does not answer in time, or has ended.
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.surface.questions.send(question(reply)).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(self.engine_limit, asked).await.ok().flatten()
+    }
+}
+
+impl Answers for Router {
+    async fn answer(&self, request: Request<Incoming>, busy: Busy) -> Answer {
         if self.reach == Reach::Host && request.uri().path() == "/api/v1/bans" {
-            return Ok(self.bans(request, busy).await);
+            return self.bans(request, busy).await;
         }
         let method = request.method();
         if method != Method::GET && method != Method::HEAD {
@@ -149,15 +155,15 @@ impl Router {
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             // A body may follow, which nobody is going to read.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            return Ok(answer);
+            return answer;
         }
         if !request.body().is_end_stream() {
             let mut answer = plain(StatusCode::BAD_REQUEST, "a GET has no body here\n", busy);
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            return Ok(answer);
+            return answer;
         }
         let head_only = method == Method::HEAD;
-        Ok(match request.uri().path() {
+        match request.uri().path() {
             "/metrics" => self.metrics(head_only, busy).await,
             "/api/v1/status" => self.status(head_only, busy).await,
             "/" => self.page(head_only, busy).await,
@@ -172,9 +178,11 @@ impl Router {
                 "nothing is here; there are /metrics, /api/v1/status, /-/healthy, /-/ready and /\n",
                 busy,
             ),
-        })
+        }
     }
+}
 
+impl Router {
     async fn metrics(&self, head_only: bool, busy: Busy) -> Answer {
         const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
         if head_only {
@@ -266,16 +274,6 @@ impl Router {
         let snapshot = Arc::new(self.ask(Question::Snapshot).await.ok_or(NotNow)?);
         *latest = Arc::downgrade(&snapshot);
         Ok((snapshot, permit))
-    }
-
-    /// Asks the daemon's loop; `None` when it does not answer in time, or has ended.
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        let asked = async {
-            self.surface.questions.send(question(reply)).await.ok()?;
-            answer.await.ok()
-        };
-        tokio::time::timeout(self.engine_limit, asked).await.ok().flatten()
     }
 }
 
