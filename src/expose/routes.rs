@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderName, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -153,14 +154,10 @@ impl Answers for Router {
         if method != Method::GET && method != Method::HEAD {
             let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n", busy);
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            // A body may follow, which nobody is going to read.
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            return answer;
+            return closing(answer);
         }
         if !request.body().is_end_stream() {
-            let mut answer = plain(StatusCode::BAD_REQUEST, "a GET has no body here\n", busy);
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            return answer;
+            return closing(plain(StatusCode::BAD_REQUEST, "a GET has no body here\n", busy));
         }
         let head_only = method == Method::HEAD;
         match request.uri().path() {
@@ -289,11 +286,48 @@ fn head_of(content_type: &'static str, busy: Busy) -> Answer {
     respond(StatusCode::OK, content_type, Content::pieces(std::iter::empty(), (busy, None)))
 }
 
-fn plain(status: StatusCode, text: &'static str, busy: Busy) -> Answer {
+pub(super) fn plain(status: StatusCode, text: &'static str, busy: Busy) -> Answer {
     typed(status, "text/plain; charset=utf-8", text.into(), (busy, None))
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: Bytes, held: Held) -> Answer {
+/// The same with a text of the moment.
+pub(super) fn said(status: StatusCode, text: String, busy: Busy) -> Answer {
+    typed(status, "text/plain; charset=utf-8", (text + "\n").into(), (busy, None))
+}
+
+/// Ends the connection with the answer: a body may follow, which nobody is going to read.
+pub(super) fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// How long the body of a request may take.
+const BODY: Duration = Duration::from_secs(5);
+
+/// The whole body of a request, of `longest` bytes at most; else the answer.
+pub(super) async fn body(body: Incoming, longest: usize) -> Result<Bytes, (StatusCode, String)> {
+    let too_large =
+        || (StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {longest} bytes"));
+    if body.size_hint().lower() > longest as u64 {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY, Limited::new(body, longest).collect()).await {
+        Err(_) => {
+            let text = format!("the body did not come within {} s", BODY.as_secs());
+            Err((StatusCode::REQUEST_TIMEOUT, text))
+        }
+        Ok(Err(fault)) if fault.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body broke off".to_owned())),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+    }
+}
+
+pub(super) fn typed(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Bytes,
+    held: Held,
+) -> Answer {
     respond(status, content_type, Content::whole(body, held))
 }
 
