@@ -12,6 +12,8 @@ mod consistency;
 mod effect;
 mod errand;
 mod explain;
+mod hurry;
+mod invalidation;
 mod ledger;
 mod plan;
 mod record;
@@ -36,6 +38,7 @@ use budget::Budget;
 use canary::Canaries;
 use errand::Owner;
 use explain::Inquiries;
+use invalidation::Invalidations;
 use remedy::Remedies;
 use watch::Watch;
 
@@ -47,10 +50,15 @@ pub use consistency::{STEPS, ServiceLevel, Window};
 pub use effect::{FetchId, Input, Output, Side};
 pub use errand::{Errand, ErrandId, ErrandResult};
 pub use explain::{Case, EvidenceId};
+pub use invalidation::{
+    Dropped, Invalidation, InvalidationError, MOST_OPEN as MOST_OPEN_INVALIDATIONS, Settled,
+    Unprovable,
+};
 pub use ledger::{
     Backlog, BanResult, BanSource, BanText, BanTextError, DropReason, Entry, EntryId, Evidence,
-    Inspection, Issue, LONGEST_BAN, Ledger, LedgerOutput, LedgerRecord, Limits as LedgerLimits,
-    Miss, Needless, News, Pending as PendingBan, Process, Request, Standing,
+    Inspection, Issue, LONGEST_BAN, LONGEST_DEBOUNCE, Ledger, LedgerOutput, LedgerRecord,
+    Limits as LedgerLimits, Miss, Needless, News, Pending as PendingBan, Process, Request,
+    Standing,
 };
 pub use plan::{NodePlan, OriginPlan, Plan, WatchPlan};
 pub use record::{HistoryRecord, HourRecord, Record, Restored, VerdictRecord};
@@ -72,6 +80,7 @@ pub struct Engine {
     canaries: Canaries,
     remedies: Remedies,
     ledger: Ledger,
+    invalidations: Invalidations,
     outputs: VecDeque<Output>,
     random: fastrand::Rng,
     counter: u64,
@@ -121,6 +130,7 @@ impl Engine {
             canaries: Canaries::new(seed),
             remedies: Remedies::new(),
             ledger: Ledger::new(LedgerLimits::default(), restored.ledger, seed, now),
+            invalidations: Invalidations::default(),
             outputs: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
             counter: 0,
@@ -129,7 +139,7 @@ impl Engine {
         let restored = Restored { ledger: Vec::new(), ..restored };
         engine.replan(plan, now);
         engine.restore(restored, now);
-        engine.take_from_ledger();
+        engine.take_from_ledger(now);
         engine
     }
 
@@ -144,20 +154,22 @@ impl Engine {
             Input::Replan(plan) => self.replan(plan, now),
             Input::ProbeNow => self.probe_now(now),
             Input::Inspected { node, result } => self.ledger.inspected(&node, result, now),
+            Input::CountedBans { node, result } => self.ledger.counted(&node, result, now),
             Input::Delivered { node, results } => self.ledger.delivered(&node, results, now),
         }
         self.run_timers(now);
         self.canaries.tick(now);
         self.remedies.tick(now);
         self.ledger.tick(now);
-        self.take_from_ledger();
+        self.end_proofs(now);
+        self.take_from_ledger(now);
     }
 
     /// Takes in bans that were issued; see [`Ledger::issue`]. Returns their names, and every record
     /// that is to be stored before anybody is told of them, with those that had not been polled.
     pub fn issue(&mut self, issues: Vec<Issue>, now: Timestamp) -> (Vec<EntryId>, Vec<Record>) {
         let ids = issues.into_iter().map(|issue| self.ledger.issue(issue, now)).collect();
-        self.take_from_ledger();
+        self.take_from_ledger(now);
         let mut records = Vec::new();
         for output in std::mem::take(&mut self.outputs) {
             match output {
@@ -189,6 +201,7 @@ impl Engine {
             .chain(self.canaries.next_deadline())
             .chain(self.remedies.next_deadline())
             .chain(self.ledger.next_deadline())
+            .chain(self.next_proof_ends())
             .min()
     }
 
@@ -389,12 +402,16 @@ impl Engine {
 
     // The ledger.
 
-    fn take_from_ledger(&mut self) {
+    fn take_from_ledger(&mut self, now: Timestamp) {
         while let Some(output) = self.ledger.poll_output() {
             self.outputs.push_back(match output {
                 LedgerOutput::Request { node, request } => Output::Request { node, request },
                 LedgerOutput::Record(record) => Output::Record(Record::Ledger(record)),
                 LedgerOutput::News(news) => Output::News(news),
+                LedgerOutput::Ended { id, node, end } => {
+                    self.ban_ended(id, node, &end, now);
+                    continue;
+                }
             });
         }
     }

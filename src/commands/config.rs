@@ -108,15 +108,29 @@ fn summary(loaded: &Loaded) -> String {
     } else {
         format!(" in {}", counted(variants, "variant"))
     };
+    let mut watched = match (config.endpoints.len(), config.pointers.len()) {
+        (0, pointers) => counted(pointers, "pointer"),
+        (endpoints, 0) => counted(endpoints, "endpoint") + &variants,
+        (endpoints, pointers) => {
+            format!(
+                "{}{variants} and {}",
+                counted(endpoints, "endpoint"),
+                counted(pointers, "pointer")
+            )
+        }
+    };
     let rates = config.origins.iter().map(|origin| {
         let (rate, most) = (config.scheduled_rate(&origin.name), origin.max_rate);
         format!("{} {rate:.2}/s of {most}/s", origin.name)
     });
+    watched.push_str(&format!(" on {}", counted(config.nodes.len(), "node")));
+    if !config.subscriptions.is_empty() {
+        let subscriptions = counted(config.subscriptions.len(), "subscription");
+        watched.push_str(&format!("; {subscriptions}"));
+    }
     format!(
-        "{}: ok, {}{variants} on {}; {}: {}",
+        "{}: ok, {watched}; {}: {}",
         loaded.warnings.file(),
-        counted(config.endpoints.len(), "endpoint"),
-        counted(config.nodes.len(), "node"),
         counted(config.origins.len(), "origin"),
         rates.collect::<Vec<_>>().join(", ")
     )
@@ -140,6 +154,8 @@ struct Document<'a> {
 struct Watched<'a> {
     endpoints: usize,
     variants: usize,
+    pointers: usize,
+    subscriptions: usize,
     nodes: usize,
     origins: Vec<OriginRate<'a>>,
 }
@@ -203,6 +219,8 @@ impl<'a> Watched<'a> {
         Self {
             endpoints: config.endpoints.len(),
             variants: config.endpoints.iter().map(|e| e.variants.len()).sum(),
+            pointers: config.pointers.len(),
+            subscriptions: config.subscriptions.len(),
             nodes: config.nodes.len(),
             origins: origins.collect(),
         }

@@ -221,6 +221,12 @@ impl<'t> Section<'t> {
         if key == "secret" {
             return finding.help("a secret does not stand here: name its file as `secret_file`");
         }
+        for (word, file) in [("password", "password_file"), ("token", "token_file")] {
+            if key.starts_with(word) && self.asked.contains(&file) {
+                let help = format!("a {word} does not stand here: name its file as `{file}`");
+                return finding.help(help);
+            }
+        }
         if let Some(near) = nearest(key, self.asked.iter().copied()) {
             return finding.help(format!("did you mean `{near}`?"));
         }

@@ -10,7 +10,7 @@ use super::reader::{Findings, Section, Value};
 use super::redis;
 use super::table::Names;
 use super::value;
-use crate::ban::{LintOptions, Template, lint};
+use crate::ban::{LintOptions, Refusal, Template, lint};
 use crate::event::{Pattern, Placeholder};
 use crate::model::{EndpointName, UrlTemplate};
 
@@ -204,9 +204,16 @@ fn scope<'t>(section: &mut Section<'t>, endpoints: &Names<'t>) -> Scope {
 fn ban(value: &Value<'_>, findings: &Findings) -> Option<Template> {
     let template = value::named(value, findings, Template::parse)?;
     for refusal in lint(&template.sample(), &LintOptions::default()).refusals {
-        findings.wrong(value.span(), refusal.to_string());
+        findings.wrong(value.span(), said(&refusal));
     }
     Some(template)
+}
+
+/// What a refusal says, without the flag of a command line.
+fn said(refusal: &Refusal) -> String {
+    let text = refusal.to_string();
+    let flag = [", or pass --", "; pass --"].iter().find_map(|lead| text.find(lead));
+    text.get(..flag.unwrap_or(text.len())).unwrap_or(&text).to_owned()
 }
 
 fn names<'t>(
@@ -256,7 +263,13 @@ fn check_channel(section: &Section<'_>, pattern: &Pattern, scope: &Scope) {
             Err(fault) => value::with_sources(&fault),
         };
         let place = section.place(key).unwrap_or_else(|| section.span.clone());
-        section.findings().add(Finding::error(Kind::Value, place, message));
+        let finding = Finding::error(Kind::Value, place, message);
+        let quantifier = key == "ban" && placeholder.starts_with(|c: char| c.is_ascii_digit());
+        section.findings().add(if quantifier {
+            finding.help(format!("for a quantifier of a regex write {{{{{placeholder}}}}}"))
+        } else {
+            finding
+        });
     };
     for placeholder in scope.ban.iter().flat_map(Template::placeholders) {
         check("ban", placeholder);
@@ -318,7 +331,7 @@ fn check_gap(section: &Section<'_>, scope: &Scope, on_gap: OnGap) {
         Some(ban) => {
             let refusals = lint(&ban, &LintOptions::default()).refusals;
             if let Some(refusal) = refusals.first() {
-                add(format!("on_gap = \"ban\" would ban \"{ban}\": {refusal}"));
+                add(format!("on_gap = \"ban\" would ban \"{ban}\": {}", said(refusal)));
             }
         }
     }
@@ -329,9 +342,10 @@ pub(super) fn check_streams(read: &[Placed<Subscription>], findings: &Findings) 
     let mut keys: BTreeMap<&str, (&str, &Range<usize>)> = BTreeMap::new();
     for Placed { value: subscription, place } in read {
         let EventSource::Stream(stream) = &subscription.source else { continue };
-        for (key, role) in [(&stream.key, "the stream"), (&stream.replies, "the replies")] {
+        for (key, role) in [(&stream.key, "is the stream"), (&stream.replies, "holds the replies")]
+        {
             if let Some((other, first)) = keys.get(key.as_str()) {
-                let message = format!("{key:?} is {other} of a subscription already");
+                let message = format!("{key:?} {other} of a subscription already");
                 let finding = Finding::error(Kind::Relation, place.clone(), message);
                 findings.add(if *first == place {
                     finding.help("events and replies are two streams")

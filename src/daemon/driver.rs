@@ -1,6 +1,6 @@
 //! Carries out what the engine asks for, and tells it what came of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::admin::AdminError;
 use crate::clock::Clock;
 use crate::engine::{
     AdminProblem, BanResult, BanSource, Case, Engine, EntryId, Errand, ErrandId, ErrandResult,
-    EvidenceId, FetchId, Input, Inspection, Issue, Ledger, Miss, News, Output, Plan, Process,
-    Record, Request, Side, Snapshot,
+    EvidenceId, FetchId, Input, Inspection, Invalidation, InvalidationError, Issue, Ledger, Miss,
+    News, Output, Plan, Process, Record, Request, Settled, Side, Snapshot,
 };
 use crate::expose::Metrics;
 use crate::model::{EndpointName, NodeName, VariantName};
@@ -103,6 +103,13 @@ pub enum Event {
     },
     /// Something of the ledger to be counted or told.
     News(News),
+    /// It is known at each of its nodes what came of an invalidation.
+    InvalidationSettled {
+        /// Its key.
+        key: u64,
+        /// What came of it, for each node.
+        nodes: BTreeMap<NodeName, Settled>,
+    },
     /// Nothing is under way and nothing will be due: a plan for one round is done.
     Idle,
 }
@@ -129,6 +136,7 @@ enum Done {
     Checked { node: NodeName, result: Result<Option<Process>, AdminProblem> },
     Inspected { node: NodeName, result: Result<Inspection, Miss> },
     Delivered { node: NodeName, results: Vec<Result<(), Miss>> },
+    Counted { node: NodeName, result: Result<usize, Miss> },
     Gathered { id: EvidenceId, explanation: Explanation },
 }
 
@@ -139,6 +147,7 @@ enum Task {
     Errand { id: ErrandId, is_ban: bool },
     Inspect(NodeName),
     Deliver(NodeName),
+    Count(NodeName),
     Gather(EvidenceId),
 }
 
@@ -204,6 +213,21 @@ impl Driver {
         self.engine.issue(issues, self.clock.now())
     }
 
+    /// Takes in invalidations; see [`Engine::invalidate`]. The result of each, in order; each that
+    /// was taken in comes back once as [`Event::InvalidationSettled`].
+    pub fn invalidate(
+        &mut self,
+        invalidations: Vec<Invalidation>,
+    ) -> Vec<Result<(), InvalidationError>> {
+        self.engine.invalidate_all(invalidations, self.clock.now())
+    }
+
+    /// How many invalidations are open.
+    #[must_use]
+    pub fn open_invalidations(&self) -> usize {
+        self.engine.open_invalidations()
+    }
+
     /// What is known of invalidations.
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
@@ -252,6 +276,9 @@ impl Driver {
                 None
             }
             Output::News(news) => Some(Event::News(news)),
+            Output::InvalidationSettled { key, nodes } => {
+                Some(Event::InvalidationSettled { key, nodes })
+            }
             Output::GatherEvidence { id, case } => {
                 self.gather(id, case);
                 None
@@ -335,6 +362,7 @@ impl Driver {
         let task = match &request {
             Request::Inspect => Task::Inspect(node.clone()),
             Request::Deliver(_) => Task::Deliver(node.clone()),
+            Request::CountBans => Task::Count(node.clone()),
         };
         let handle = self.tasks.spawn(async move {
             match (request, peer) {
@@ -344,6 +372,10 @@ impl Driver {
                 (Request::Deliver(bans), Some(peer)) => {
                     Done::Delivered { node, results: ledger::deliver(&peer, &bans).await }
                 }
+                (Request::CountBans, Some(peer)) => {
+                    Done::Counted { node, result: ledger::count(&peer).await }
+                }
+                (Request::CountBans, None) => Done::Counted { node, result: Err(internal()) },
                 (Request::Inspect, None) => Done::Inspected { node, result: Err(internal()) },
                 (Request::Deliver(_), None) => {
                     Done::Delivered { node, results: vec![Err(internal())] }
@@ -396,6 +428,7 @@ impl Driver {
                 Some(Task::Deliver(node)) => {
                     Done::Delivered { node, results: vec![Err(internal())] }
                 }
+                Some(Task::Count(node)) => Done::Counted { node, result: Err(internal()) },
                 Some(Task::Gather(id)) => {
                     let because = format!("the gathering of the evidence itself failed: {error}");
                     Done::Gathered { id, explanation: Explanation::undetermined(because) }
@@ -425,6 +458,9 @@ impl Driver {
             }
             Done::Delivered { node, results } => {
                 self.engine.handle(Input::Delivered { node, results }, now);
+            }
+            Done::Counted { node, result } => {
+                self.engine.handle(Input::CountedBans { node, result }, now);
             }
             Done::Gathered { id, explanation } => {
                 self.engine.handle(Input::Evidence { id, explanation }, now);

@@ -1,18 +1,19 @@
 //! What the ledger asks of the nodes, and what it is told from outside.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
+use futures_util::stream;
 use tokio::net::UnixListener;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::journal::chain;
 use super::{AdminPeer, Peers};
-use crate::admin::{AdminError, Fault, Outcome};
+use crate::admin::{AdminError, Client, Fault, Outcome};
 use crate::ban;
 use crate::engine::{
     BanResult, BanText, Entry, Inspection, Issue, Ledger, Miss, Needless, News, Process,
@@ -118,24 +119,72 @@ fn may_persist(storages: &Storages) -> bool {
     !storages.complete || !storages.storages.iter().all(|storage| in_memory(&storage.kind))
 }
 
-/// Sends bans one after the other, up to the first that fails.
+/// Sends bans in order, up to the first that fails, without waiting for each answer: on a
+/// connection that stays open, so that the next one does not wait for a handshake.
+///
+/// What was sent already when one fails is reported as unconfirmed, whatever its answer may be: it
+/// is sent again, behind the one that failed.
 pub(super) async fn deliver(peer: &AdminPeer, bans: &[BanText]) -> Vec<Result<(), Miss>> {
-    let client = peer.client();
+    let client = peer.open_client();
+    let results = send_all(&client, bans).await;
+    // After a failure the next attempt begins with a new connection, at a time that the ledger
+    // chooses.
+    if results.len() == bans.len() && !results.iter().any(|result| is_failure(result)) {
+        peer.keep_client(client);
+    }
+    results
+}
+
+/// Whether the bans after this one wait for it. One that varnishd rejects is settled.
+fn is_failure(result: &Result<(), Miss>) -> bool {
+    result.as_ref().is_err_and(|miss| miss.result != BanResult::Rejected)
+}
+
+async fn send_all(client: &Client, bans: &[BanText]) -> Vec<Result<(), Miss>> {
     let begin = Instant::now();
     let mut results = Vec::with_capacity(bans.len());
+    let mut commands = VecDeque::with_capacity(bans.len());
+    let mut sendable = Vec::with_capacity(bans.len());
     for text in bans {
-        let result = match command(text) {
-            Some(command) => client.ban(command).await.map_err(|error| miss(&error)),
-            None => Err(Miss { result: BanResult::Rejected, reason: "unsendable".to_owned() }),
+        let command = command(text);
+        sendable.push(command.is_some());
+        commands.extend(command);
+    }
+    let mut batch = client.batch(stream::iter(commands));
+    for is_sendable in sendable {
+        let result = match is_sendable {
+            false => Err(Miss { result: BanResult::Rejected, reason: "unsendable".to_owned() }),
+            true => match batch.next().await {
+                Some(result) => result.map(drop).map_err(|error| miss(&error)),
+                None => break,
+            },
         };
-        // One that varnishd rejects is settled: the next ones do not wait for it.
-        let ends = result.as_ref().is_err_and(|miss| miss.result != BanResult::Rejected);
+        let ends = is_failure(&result) || begin.elapsed() > DELIVERY;
+        let was_sent = !result.as_ref().is_err_and(|miss| miss.result.is_unsent());
         results.push(result);
-        if ends || begin.elapsed() > DELIVERY {
+        if ends {
+            let rest = if was_sent { batch.in_flight() } else { 0 };
+            let reason = "not_awaited".to_owned();
+            let unknown = Err(Miss { result: BanResult::Unconfirmed, reason });
+            results.extend(std::iter::repeat_n(unknown, rest));
             break;
         }
     }
     results
+}
+
+/// Counts the bans on a node's list, as far as it shows them: it cuts answers at its `cli_limit`
+/// (varnishd(1)).
+pub(super) async fn count(peer: &AdminPeer) -> Result<usize, Miss> {
+    let reply = peer.client().run(Command::ban_list()).await.map_err(|error| miss(&error))?;
+    Ok(listed(&reply.body))
+}
+
+/// The entries of a `ban.list` as text: each has a line that begins with its time.
+fn listed(body: &[u8]) -> usize {
+    body.split(|byte| *byte == b'\n')
+        .filter(|line| line.first().is_some_and(u8::is_ascii_digit))
+        .count()
 }
 
 fn command(text: &BanText) -> Option<Command> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -42,6 +42,8 @@ pub struct AdminPeer {
     options: admin::Options,
     /// The one connection of a varnishd that dials in, for everything that is asked of it.
     shared: Option<admin::Client>,
+    /// A connection of an earlier delivery that went well, kept for the next one.
+    kept: Arc<Mutex<Option<admin::Client>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -186,7 +188,8 @@ impl AdminPeer {
             }
             shared = Some(admin::Client::new(target.clone(), options.clone()));
         }
-        Ok(Self { settings: settings.clone(), target, options, shared })
+        let kept = Arc::default();
+        Ok(Self { settings: settings.clone(), target, options, shared, kept })
     }
 
     /// Where it is, as text.
@@ -208,6 +211,21 @@ impl AdminPeer {
             .await
             .ok()
             .map(|Pids { master, worker }| Process { manager: master, worker }))
+    }
+
+    /// A client whose connection may be open already, for what must not wait for a handshake. What
+    /// keeps new connections out does not show there: that is for the checks to see.
+    #[must_use]
+    pub fn open_client(&self) -> admin::Client {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        kept.unwrap_or_else(|| self.client())
+    }
+
+    /// Keeps a client for the next [`open_client`](Self::open_client).
+    pub fn keep_client(&self, client: admin::Client) {
+        if self.shared.is_none() {
+            *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
+        }
     }
 
     /// A client for commands. All of a varnishd that dials in share one connection.

@@ -178,7 +178,8 @@ impl Daemon {
                 journal::canary_changed(&node, up, problem.as_deref());
             }
             Event::News(news) => ledger::tell(news, &self.metrics),
-            Event::Idle => {}
+            // Nothing hands invalidations in yet.
+            Event::InvalidationSettled { .. } | Event::Idle => {}
         }
     }
 

@@ -1,11 +1,13 @@
 //! What goes into the engine and what comes out of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::admin::AdminProblem;
 use super::errand::{Errand, ErrandId, ErrandResult};
 use super::explain::{Case, EvidenceId};
+use super::invalidation::Settled;
 use super::ledger::{Inspection, Miss, News, Process, Request};
 use super::plan::Plan;
 use super::record::Record;
@@ -59,6 +61,13 @@ pub enum Input {
         node: NodeName,
         /// What came of each ban that was sent, in order.
         results: Vec<Result<(), Miss>>,
+    },
+    /// The answer to [`Request::CountBans`].
+    CountedBans {
+        /// The node.
+        node: NodeName,
+        /// How many there are, or as many as it shows.
+        result: Result<usize, Miss>,
     },
     /// Evidence was gathered, or could not be. Every gathering that was put out must be answered
     /// once; one whose target is gone is ignored.
@@ -142,6 +151,13 @@ pub enum Output {
         reason: Option<String>,
         /// The cause, where it is known already.
         cause: Option<Cause>,
+    },
+    /// It is known at each of its nodes what came of an invalidation.
+    InvalidationSettled {
+        /// Its key.
+        key: u64,
+        /// What came of it, for each node.
+        nodes: BTreeMap<NodeName, Settled>,
     },
     /// An admin port was lost or is back, or showed itself for the first time.
     AdminChanged {

@@ -88,7 +88,7 @@ impl Inquiries {
     }
 }
 
-const fn is_old(state: State) -> bool {
+pub(super) const fn is_old(state: State) -> bool {
     matches!(state, State::Lagging | State::Stale)
 }
 

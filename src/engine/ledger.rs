@@ -14,6 +14,12 @@
 //! the order in which they were issued, one after the other, up to the first that fails. A ban
 //! counts as taken with status 200 and never without; one whose answer was lost is sent again.
 //!
+//! Bans of events ([`BanSource::Event`]) are never void, and so a node that only such bans wait for
+//! is not looked at first, unless the last attempt failed: they are sent at once. One that is equal
+//! to one that waits is delivered with it, and one that follows an equal one closely is held back
+//! for a moment ([`Ledger::issue_event`]); others do not wait for it meanwhile. Where the ban list
+//! of a node is too long, bans go there slowly ([`Ledger::limit_ban_lists`]).
+//!
 //! # Bounds
 //!
 //! At most [`Limits::entries`] bans, [`Limits::bytes`] and [`Limits::age`]. Settled ones
@@ -22,6 +28,8 @@
 mod bounds;
 mod delivery;
 mod entry;
+mod pace;
+mod waiting;
 
 #[cfg(test)]
 mod simulation;
@@ -37,6 +45,8 @@ pub use entry::{
     Needless, Pending, Process, Standing,
 };
 
+pub use waiting::LONGEST_DEBOUNCE;
+
 use delivery::Node;
 
 /// Every ban that is known; see the module's documentation.
@@ -46,8 +56,11 @@ pub struct Ledger {
     entries: BTreeMap<EntryId, Entry>,
     /// The entries that no node is to take any more.
     settled: BTreeSet<EntryId>,
+    settled_bytes: usize,
     nodes: BTreeMap<NodeName, Node>,
     bytes: usize,
+    /// The longest ban list that a node may have before bans are held back; zero is no limit.
+    ban_list_limit: usize,
     next: u64,
     moment: u64,
     dropped: [u64; DropReason::ALL.len()],
@@ -89,6 +102,26 @@ pub enum LedgerOutput {
     Record(LedgerRecord),
     /// Count or tell this.
     News(News),
+    /// A ban of an event does not wait for a node any more.
+    Ended {
+        /// The entry.
+        id: EntryId,
+        /// The node.
+        node: NodeName,
+        /// What came of it.
+        end: End,
+    },
+}
+
+/// What came of a ban of an event at a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The node took it, then.
+    Taken(Timestamp),
+    /// varnishd does not take it; the reason in one word.
+    Rejected(String),
+    /// It was dropped, and the node never took it.
+    Dropped(DropReason),
 }
 
 /// What a node is asked. Each is answered once.
@@ -96,9 +129,12 @@ pub enum LedgerOutput {
 pub enum Request {
     /// Find out about its processes, and answer with [`Ledger::inspected`].
     Inspect,
-    /// Send these bans one after the other, up to the first that fails otherwise than by being
-    /// rejected, and answer with [`Ledger::delivered`].
+    /// Send these bans in order, up to the first that fails otherwise than by being rejected, and
+    /// answer with [`Ledger::delivered`]. They may be pipelined: what was sent already when one
+    /// fails counts as [`BanResult::Unconfirmed`] then, whatever its answer is.
     Deliver(Vec<BanText>),
+    /// Count the bans on its list, and answer with [`Ledger::counted`]. Beside the other requests.
+    CountBans,
 }
 
 /// Something to be stored. A later one of the same entry replaces an earlier one.
@@ -170,6 +206,10 @@ pub struct Backlog {
     pub pending: usize,
     /// When the oldest of them was issued.
     pub oldest: Option<Timestamp>,
+    /// How many bans were on its list when they were last counted; `None` where that is not known.
+    pub listed: Option<usize>,
+    /// Whether that was too many, so that bans go there slowly.
+    pub paced: bool,
 }
 
 impl Ledger {
@@ -180,8 +220,10 @@ impl Ledger {
             limits,
             entries: BTreeMap::new(),
             settled: BTreeSet::new(),
+            settled_bytes: 0,
             nodes: BTreeMap::new(),
             bytes: 0,
+            ban_list_limit: 0,
             next: 1,
             moment: 0,
             dropped: [0; DropReason::ALL.len()],
@@ -201,7 +243,11 @@ impl Ledger {
     pub fn watch(&mut self, nodes: &[NodeName], now: Timestamp) {
         for node in self.nodes.values_mut() {
             node.configured = false;
-            node.forget_request(now);
+            for id in node.forget_request(now) {
+                if let Some(entry) = self.entries.get(&id) {
+                    node.pending.hand_back(entry);
+                }
+            }
         }
         for name in nodes {
             self.nodes.entry(name.clone()).or_default().configured = true;
@@ -252,10 +298,51 @@ impl Ledger {
         id
     }
 
+    /// Takes in a ban of an event, for these nodes, each once. Returns the entry that it waits in
+    /// for each of them: one of its own, or one that waits there already and says the same. What
+    /// becomes of it is put out as [`LedgerOutput::Ended`].
+    ///
+    /// Where an equal one was handed over less than `debounce` ago ([`LONGEST_DEBOUNCE`] at most),
+    /// this one waits until that time is over. Nothing is sent before [`tick`](Self::tick).
+    pub fn issue_event(
+        &mut self,
+        ban: &BanText,
+        nodes: &[NodeName],
+        debounce: Duration,
+        now: Timestamp,
+    ) -> Vec<(NodeName, EntryId)> {
+        let id = EntryId::new(self.next);
+        let mut own = BTreeMap::new();
+        let mut ids = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let waiting = self.nodes.get(node).and_then(|node| node.pending.joinable(ban));
+            ids.push((node.clone(), waiting.unwrap_or(id)));
+            if waiting.is_none() {
+                own.insert(node.clone(), Standing::Pending(Pending::default()));
+            }
+        }
+        if own.is_empty() {
+            return ids;
+        }
+        let source = BanSource::Event;
+        let entry = Entry { id, ban: ban.clone(), source, issued: now, nodes: own };
+        let record = LedgerRecord::Put { entry: entry.clone(), first: true };
+        self.outputs.push_back(LedgerOutput::Record(record));
+        self.insert(entry.clone());
+        for name in entry.nodes.keys() {
+            if let Some(node) = self.nodes.get_mut(name) {
+                node.pending.debounce(&entry, debounce, now);
+            }
+        }
+        self.keep_bounds(now);
+        ids
+    }
+
     /// Time passed.
     pub fn tick(&mut self, now: Timestamp) {
         self.keep_bounds(now);
         self.wake_all(now);
+        self.count_due(now);
     }
 
     /// What is to be done next.
@@ -268,7 +355,7 @@ impl Ledger {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let attempts = self.nodes.values().filter_map(Node::due).min();
         let age = self.entries.values().next().map(|oldest| oldest.issued + self.limits.age);
-        attempts.into_iter().chain(age).min()
+        attempts.into_iter().chain(age).chain(self.next_count()).min()
     }
 
     /// Every entry, oldest first.
@@ -294,9 +381,10 @@ impl Ledger {
     /// How the ledger stands with each configured node.
     pub fn backlogs(&self) -> impl Iterator<Item = (&NodeName, Backlog)> {
         self.nodes.iter().filter(|(_, node)| node.configured).map(|(name, node)| {
-            let oldest = node.pending.first().and_then(|id| self.entries.get(id));
-            let pending = node.pending.len();
-            (name, Backlog { pending, oldest: oldest.map(|entry| entry.issued) })
+            let oldest = node.pending.first().and_then(|id| self.entries.get(&id));
+            let (oldest, pending) = (oldest.map(|entry| entry.issued), node.pending.len());
+            let (listed, paced) = (node.pace.length, node.pace.is_paced);
+            (name, Backlog { pending, oldest, listed, paced })
         })
     }
 
@@ -310,11 +398,12 @@ impl Ledger {
         self.bytes += entry.weight();
         for (name, standing) in &entry.nodes {
             if standing.is_pending() {
-                self.nodes.entry(name.clone()).or_default().pending.insert(entry.id);
+                self.nodes.entry(name.clone()).or_default().pending.insert(&entry);
             }
         }
         if entry.is_settled() {
             self.settled.insert(entry.id);
+            self.settled_bytes += entry.weight();
         }
         self.entries.insert(entry.id, entry);
     }
@@ -322,8 +411,10 @@ impl Ledger {
     /// The node took a ban: the same one, issued before and not delivered yet, is needless.
     fn repeated(&mut self, node: &NodeName, ban: &BanText, now: Timestamp) {
         let Some(queue) = self.nodes.get(node) else { return };
-        let same = |id: &&EntryId| self.entries.get(id).is_some_and(|entry| entry.ban == *ban);
-        let earlier: Vec<_> = queue.pending.iter().filter(same).copied().collect();
+        // An event may have come after the ban that the node took: its own is sent.
+        let same = |id: &EntryId| self.entries.get(id).is_some_and(|entry| entry.ban == *ban);
+        let last = EntryId::new(u64::MAX);
+        let earlier: Vec<_> = queue.pending.voidable(last).filter(same).collect();
         let (because, bans) = (Needless::Repeated, earlier.len());
         for id in earlier {
             self.settle(id, node, Standing::Void { at: now, because });
@@ -340,15 +431,24 @@ impl Ledger {
             return;
         };
         let is_pending = standing.is_pending();
+        let end = match &standing {
+            Standing::Taken { at } => Some(End::Taken(*at)),
+            Standing::Rejected { reason, .. } => Some(End::Rejected(reason.clone())),
+            Standing::Pending(_) | Standing::Void { .. } => None,
+        };
         *known = standing;
-        if entry.is_settled() {
-            self.settled.insert(id);
+        if entry.is_settled() && self.settled.insert(id) {
+            self.settled_bytes += entry.weight();
         }
         let record = LedgerRecord::Put { entry: entry.clone(), first: false };
         if let Some(queue) = self.nodes.get_mut(node).filter(|_| !is_pending) {
-            queue.pending.remove(&id);
+            queue.pending.remove(id, &entry.ban);
         }
         self.outputs.push_back(LedgerOutput::Record(record));
+        if let Some(end) = end.filter(|_| !entry.is_voidable()) {
+            let node = node.clone();
+            self.outputs.push_back(LedgerOutput::Ended { id, node, end });
+        }
     }
 
     /// How an entry stands with a node that is to take it.

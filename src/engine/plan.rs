@@ -21,6 +21,9 @@ pub struct Plan {
     pub watches: Vec<WatchPlan>,
     /// The most bans a minute that cure what is stale, at all nodes together.
     pub remedy_max_rate: usize,
+    /// The longest ban list that a node may have before bans of events are sent there slowly; zero
+    /// is no limit, and then it is not counted.
+    pub ban_list_limit: usize,
     /// Whether each watch is for one round only, as in `check`: all are due at once, a confirmed
     /// mismatch is stale at once, and one failure is enough.
     pub once: bool,

@@ -23,6 +23,7 @@ impl Engine {
         self.canaries.replan(if plan.once { &[] } else { &plan.nodes }, now);
         let with_admin = plan.nodes.iter().filter(|node| node.admin_interval.is_some());
         let with_admin: Vec<_> = with_admin.map(|node| node.name.clone()).collect();
+        self.ledger.limit_ban_lists(plan.ban_list_limit);
         self.ledger.watch(&with_admin, now);
         let mut gone = std::mem::take(&mut self.names);
         let mut old: Vec<_> = std::mem::take(&mut self.watches).into_iter().map(Some).collect();
@@ -49,7 +50,9 @@ impl Engine {
                     watch
                 }
             };
+            let mut watch = watch;
             let due = watch.due.max(now);
+            watch.hurry.plan(due);
             self.names.insert(names, self.watches.len());
             self.watches.push(watch);
             self.set_round_timer(self.watches.len() - 1, due);
@@ -57,6 +60,7 @@ impl Engine {
         for (endpoint, variant) in gone.into_keys() {
             self.outputs.push_back(Output::Record(Record::Forget { endpoint, variant }));
         }
+        self.replan_invalidations(now);
     }
 
     fn new_grid(&mut self, interval: Duration, now: Timestamp) -> Grid {

@@ -10,7 +10,9 @@ use crate::verdict::{Change, Fault, FetchRequest, Observation, Sight};
 
 impl Engine {
     pub(super) fn begin_round(&mut self, at: usize, now: Timestamp) {
+        let moment = self.moment();
         let Some(watch) = self.watch(at) else { return };
+        watch.hurry.round_begins(moment, now);
         let (round, step) = Round::begin(watch.places.len());
         watch.round = Some(round);
         self.take_step(at, step, now);
@@ -143,7 +145,9 @@ impl Engine {
                 patients.extend(patient(watch, outcome.place));
             }
         }
-        let due = watch.next_due(jitter, now);
+        let planned = watch.next_due(jitter, now);
+        watch.hurry.plan(planned);
+        let due = watch.next_hurried(now).map_or(planned, |due| due.min(planned));
         let mut records = Vec::new();
         for output in &outputs {
             if let Output::BecameFresh { node, after } = output
@@ -158,6 +162,7 @@ impl Engine {
             self.remedies.stale(patient, now);
         }
         self.inquire(at, now);
+        self.look_for_proofs(at, now);
         if !once {
             self.set_round_timer(at, due);
         }
@@ -165,7 +170,9 @@ impl Engine {
 
     pub(super) fn probe_now(&mut self, now: Timestamp) {
         for at in 0..self.watches.len() {
-            if self.watch(at).is_some_and(|watch| watch.round.is_none()) {
+            let idle = self.watch(at).filter(|watch| watch.round.is_none());
+            if let Some(watch) = idle {
+                watch.hurry.plan(now);
                 self.set_round_timer(at, now);
             }
         }

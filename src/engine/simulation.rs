@@ -87,6 +87,7 @@ fn plan(endpoints: usize, nodes: usize) -> Plan {
             .collect(),
         watches: (0..endpoints).map(watch).collect(),
         remedy_max_rate: 6,
+        ban_list_limit: 0,
         once: false,
         explain: false,
     }
@@ -181,7 +182,9 @@ impl World {
                         self.explained.push((self.seconds(), node.to_string(), explanation.cause));
                     }
                     Output::Record(record) => self.records.push(record),
-                    Output::Request { .. } | Output::News(_) => {}
+                    Output::Request { .. }
+                    | Output::News(_)
+                    | Output::InvalidationSettled { .. } => {}
                     Output::AdminChanged { up, .. } => self.admin.push((self.seconds(), up)),
                 }
             }

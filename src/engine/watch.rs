@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::explain::Inquiry;
+use super::hurry::{Hurry, Invalidated};
 use super::plan::WatchPlan;
 use super::round::{Finding, Round};
 use super::schedule::Grid;
@@ -37,6 +38,7 @@ pub(super) struct Watch {
     pub(super) timer: u64,
     pub(super) round: Option<Round>,
     pub(super) finished_rounds: u64,
+    pub(super) hurry: Hurry,
     condition: Option<Condition>,
     /// When an answer last came with its content.
     answered: Timestamp,
@@ -56,6 +58,9 @@ pub(super) struct Place {
     /// When the origin changed and this node was not seen to have followed yet.
     pub(super) behind_since: Option<Timestamp>,
     pub(super) inquiry: Inquiry,
+    /// When the round began, as a moment, that last found it fresh.
+    pub(super) fresh_as_of: Option<u64>,
+    pub(super) invalidated: Option<Invalidated>,
 }
 
 /// Why a state is what it is, where there is more to say.
@@ -96,6 +101,7 @@ impl Watch {
             timer: 0,
             round: None,
             finished_rounds: 0,
+            hurry: Hurry::default(),
             condition: None,
             answered: now,
             conditional_rounds: 0,
@@ -195,9 +201,11 @@ impl Watch {
         self.round = None;
         self.finished_rounds += 1;
         let at_odds = Comparison::Unverifiable(Doubt::OriginDisagrees);
+        let counts = self.hurry.counts(self.pressing_pace(), now);
+        let began = self.hurry.began();
         if finding.comparisons.iter().any(|(_, comparison)| *comparison == at_odds) {
             self.history.round_disagreed();
-        } else if finding.origin_agreed {
+        } else if finding.origin_agreed && counts {
             self.history.round_agreed();
         }
         let limits = self.limits(once);
@@ -205,6 +213,11 @@ impl Watch {
         let mut outcomes = Vec::with_capacity(finding.comparisons.len());
         for (at, comparison) in finding.comparisons {
             let Some(place) = self.places.get_mut(at) else { continue };
+            let failed =
+                matches!(comparison, Comparison::NodeFailed(_) | Comparison::OriginFailed { .. });
+            if failed && !counts {
+                continue;
+            }
             let run = place.verdict.mismatch.as_ref().map(|run| run.since);
             let transition = place.verdict.apply(&comparison, &self.history, limits, now);
             let state = place.verdict.state;
@@ -212,11 +225,11 @@ impl Watch {
                 place.reason = Some(reason);
             }
             let followed = state == State::Fresh && comparison == Comparison::Same;
-            let behind_since = if followed { place.behind_since.take() } else { None };
+            let since = if followed { place.followed(began) } else { None };
             outcomes.push(Outcome {
                 place: at,
                 transition,
-                time_to_fresh: behind_since.map(|since| now.since(since)),
+                time_to_fresh: since.map(|since| now.since(since)),
                 record: transition.is_some()
                     || run != place.verdict.mismatch.as_ref().map(|run| run.since),
                 is_surely_stale: is_sure
@@ -231,13 +244,20 @@ impl Watch {
     pub(super) fn next_due(&mut self, jitter: f64, now: Timestamp) -> Timestamp {
         let limits = self.limits(false);
         let hurry = self.places.iter().any(|place| place.verdict.is_pressing(limits));
-        self.hurried_rounds = if hurry { self.hurried_rounds.saturating_add(1) } else { 0 };
+        self.hurried_rounds = match hurry {
+            true => self.hurried_rounds.saturating_add(u8::from(self.hurry.has_counted(now))),
+            false => 0,
+        };
         let planned = self.grid.next(now, jitter);
         if !hurry || self.hurried_rounds > HURRIED_ROUNDS {
             return planned;
         }
-        let pace = (self.plan.max_stale / 5).max(Duration::from_secs(1)).min(self.plan.interval);
-        planned.min(now + pace.mul_f64(0.9 + 0.2 * jitter))
+        planned.min(now + self.pressing_pace().mul_f64(0.9 + 0.2 * jitter))
+    }
+
+    /// The time from one round to the next while something is not known for sure.
+    fn pressing_pace(&self) -> Duration {
+        (self.plan.max_stale / 5).max(Duration::from_secs(1)).min(self.plan.interval)
     }
 
     /// When the origin went over from `served`, which `place` still serves, to another version.
@@ -287,6 +307,15 @@ impl Watch {
 }
 
 impl Place {
+    /// A round that began at that moment has seen it fresh: since when it was to be, if an origin's
+    /// change or an invalidation asked for that.
+    fn followed(&mut self, began: Option<u64>) -> Option<Timestamp> {
+        self.fresh_as_of = began;
+        let invalidated = self.invalidated.take_if(|invalidated| began > Some(invalidated.taken));
+        let received = invalidated.map(|invalidated| invalidated.received);
+        self.behind_since.take().into_iter().chain(received).min()
+    }
+
     pub(super) fn new(node: NodeName, now: Timestamp) -> Self {
         Self {
             node,
@@ -297,6 +326,8 @@ impl Place {
             reason: None,
             behind_since: None,
             inquiry: Inquiry::default(),
+            fresh_as_of: None,
+            invalidated: None,
         }
     }
 }

@@ -130,6 +130,14 @@ const LEDGER_DROPPED: Family = Family::counter(
     "purgewatch_ledger_dropped_total",
     "Bans that were dropped before the node had taken them, by reason.",
 );
+const NODE_BANS: Family = Family::gauge(
+    "purgewatch_node_bans",
+    "Bans on the node's list when they were last counted, as far as its cli_limit shows them; no sample where that is not known.",
+);
+const NODE_BANS_PACED: Family = Family::gauge(
+    "purgewatch_node_bans_paced",
+    "1 while the node's ban list is too long, so that bans go there slowly.",
+);
 const BUILD_INFO: Family =
     Family::gauge("purgewatch_build_info", "Always 1; the labels say what is running.");
 
@@ -372,6 +380,17 @@ fn write_ledger(out: &mut Vec<u8>, ledger: &LedgerState, offset: i64) {
         if let Some(oldest) = oldest {
             sample(out, &LEDGER_OLDEST, "node", node.as_str(), Value::time(*oldest, offset));
         }
+    }
+    NODE_BANS.open(out);
+    for (node, Backlog { listed, .. }) in &ledger.backlogs {
+        if let Some(listed) = listed {
+            let listed = Value::Number(u64::try_from(*listed).unwrap_or(u64::MAX));
+            sample(out, &NODE_BANS, "node", node.as_str(), listed);
+        }
+    }
+    NODE_BANS_PACED.open(out);
+    for (node, Backlog { paced, .. }) in &ledger.backlogs {
+        sample(out, &NODE_BANS_PACED, "node", node.as_str(), Value::flag(*paced));
     }
     LEDGER_DROPPED.open(out);
     for (reason, count) in &ledger.dropped {

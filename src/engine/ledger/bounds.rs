@@ -1,9 +1,10 @@
 //! How much the ledger holds, and what goes first when that is too much.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{EntryId, Ledger, LedgerOutput, LedgerRecord, News, Standing};
-use crate::model::Timestamp;
+use super::{BanText, End, Entry, EntryId, Ledger, LedgerOutput, LedgerRecord, News, Standing};
+use crate::model::{NodeName, Timestamp};
 
 /// How much the ledger holds. Default: 10,000 bans, 32 MiB, seven days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,27 @@ impl DropReason {
 }
 
 impl Ledger {
+    /// Whether these bans of an event fit in for these nodes without anything being dropped that
+    /// still waits.
+    #[must_use]
+    pub fn has_room(&self, bans: &[BanText], nodes: &BTreeSet<NodeName>) -> bool {
+        let joins = |ban: &BanText, node: &NodeName| {
+            self.nodes.get(node).is_some_and(|node| node.pending.joinable(ban).is_some())
+        };
+        let (mut entries, mut bytes) = (0_usize, 0_usize);
+        for ban in bans {
+            let own = nodes.iter().filter(|node| !joins(ban, node)).count();
+            if own > 0 {
+                entries += 1;
+                bytes = bytes.saturating_add(Entry::weight_of(ban, own));
+            }
+        }
+        let waiting = self.entries.len().saturating_sub(self.settled.len());
+        let waiting_bytes = self.bytes.saturating_sub(self.settled_bytes);
+        waiting.saturating_add(entries) <= self.limits.entries
+            && waiting_bytes.saturating_add(bytes) <= self.limits.bytes
+    }
+
     pub(super) fn keep_bounds(&mut self, now: Timestamp) {
         while let Some(oldest) = self.entries.values().next() {
             if now.since(oldest.issued) < self.limits.age {
@@ -56,12 +78,18 @@ impl Ledger {
 
     fn drop_entry(&mut self, id: EntryId, because: DropReason) {
         let Some(entry) = self.entries.remove(&id) else { return };
-        self.settled.remove(&id);
+        if self.settled.remove(&id) {
+            self.settled_bytes = self.settled_bytes.saturating_sub(entry.weight());
+        }
         self.bytes = self.bytes.saturating_sub(entry.weight());
         let waiting = entry.nodes.iter().filter(|(_, standing)| Standing::is_pending(standing));
         for (node, _) in waiting {
             if let Some(queue) = self.nodes.get_mut(node) {
-                queue.pending.remove(&id);
+                queue.pending.remove(id, &entry.ban);
+            }
+            if !entry.is_voidable() {
+                let (node, end) = (node.clone(), End::Dropped(because));
+                self.outputs.push_back(LedgerOutput::Ended { id, node, end });
             }
             if let Some(count) = self.dropped.get_mut(because as usize) {
                 *count = count.saturating_add(1);

@@ -1,8 +1,9 @@
 //! How bans that a node has missed get there.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::pace::{PACED_AT_A_TIME, Pace};
+use super::waiting::Waiting;
 use super::{
     BanResult, EntryId, Evidence, Inspection, Ledger, LedgerOutput, Miss, Needless, News, Pending,
     Process, Request, Standing,
@@ -23,8 +24,8 @@ const LOSSES: u8 = 3;
 #[derive(Debug, Default)]
 pub(super) struct Node {
     pub(super) configured: bool,
-    /// Oldest first.
-    pub(super) pending: BTreeSet<EntryId>,
+    pub(super) pending: Waiting,
+    pub(super) pace: Pace,
     /// The processes that were last seen there; `None` also where of two that were seen at the
     /// same time nobody can tell which is the later one.
     pub(super) last: Option<Process>,
@@ -32,6 +33,8 @@ pub(super) struct Node {
     last_known: Moment,
     request: Under,
     failures: u32,
+    /// The latest ban that had been issued when an attempt last failed.
+    missed_up_to: EntryId,
     next_attempt: Timestamp,
     /// When the check of its admin port began that is under way.
     checked: Option<Begun>,
@@ -59,17 +62,29 @@ enum Under {
 }
 
 impl Node {
-    pub(super) fn forget_request(&mut self, now: Timestamp) {
-        self.request = Under::Nothing;
+    /// Forgets what is being asked of it. Returns the entries that were handed over.
+    pub(super) fn forget_request(&mut self, now: Timestamp) -> Vec<EntryId> {
+        let handed_over = match std::mem::take(&mut self.request) {
+            Under::Delivery(groups) => groups.into_iter().flatten().collect(),
+            Under::Nothing | Under::Inspection(_) => Vec::new(),
+        };
+        self.pace.forget_request();
         self.checked = None;
         self.failures = 0;
         self.next_attempt = now;
+        handed_over
     }
 
     /// When it is to be asked next.
     pub(super) fn due(&self) -> Option<Timestamp> {
-        let is_waiting = matches!(self.request, Under::Nothing) && !self.pending.is_empty();
-        (is_waiting && self.configured).then_some(self.next_attempt)
+        let is_free = matches!(self.request, Under::Nothing) && self.configured;
+        let ready = self.pending.ready().filter(|_| is_free)?;
+        Some(ready.max(self.next_attempt).max(self.pace.not_before))
+    }
+
+    /// Whether nothing speaks against it that it is there.
+    pub(super) const fn is_reached(&self) -> bool {
+        self.failures == 0
     }
 }
 
@@ -149,26 +164,43 @@ impl Ledger {
                 return self.pause(name, now);
             }
         }
-        let groups = self.groups(name, begun.up_to);
-        let bans: Vec<_> = groups
-            .iter()
-            .filter_map(|group| Some(self.entries.get(group.first()?)?.ban.clone()))
-            .collect();
-        let Some(node) = self.nodes.get_mut(name) else { return };
-        if bans.is_empty() {
-            node.failures = 0;
-            return self.wake(name, now);
+        if !self.hand_over(name, begun.up_to, now) {
+            if let Some(node) = self.nodes.get_mut(name) {
+                node.failures = 0;
+            }
+            self.wake(name, now);
         }
+    }
+
+    /// Hands over what waits for a node, of bans up to that one. Returns whether there was
+    /// anything.
+    fn hand_over(&mut self, name: &NodeName, up_to: EntryId, now: Timestamp) -> bool {
+        let groups = self.groups(name, up_to);
+        let Some(node) = self.nodes.get_mut(name).filter(|_| !groups.is_empty()) else {
+            return false;
+        };
+        let mut bans = Vec::with_capacity(groups.len());
+        for group in &groups {
+            let mut entries = group.iter().filter_map(|id| self.entries.get(id)).peekable();
+            bans.extend(entries.peek().map(|entry| entry.ban.clone()));
+            entries.for_each(|entry| node.pending.hand_over(entry, now));
+        }
+        node.pace.handed_over(bans.len(), now);
         node.request = Under::Delivery(groups);
         let (node, request) = (name.clone(), Request::Deliver(bans));
         self.outputs.push_back(LedgerOutput::Request { node, request });
+        true
     }
 
     /// A node answers [`Request::Deliver`]: one result for each ban that was sent, in order.
     pub fn delivered(&mut self, name: &NodeName, results: Vec<Result<(), Miss>>, now: Timestamp) {
         let Some(node) = self.nodes.get_mut(name) else { return };
         let Under::Delivery(groups) = std::mem::take(&mut node.request) else { return };
-        let before = node.last;
+        let (before, missed_up_to) = (node.last, node.missed_up_to);
+        node.pace.answered(results.len());
+        for entry in groups.iter().flatten().filter_map(|id| self.entries.get(id)) {
+            node.pending.hand_back(entry);
+        }
         let (mut taken, mut failed) = (0, results.is_empty());
         for (group, result) in groups.iter().zip(results) {
             let source = group.first().and_then(|id| self.entries.get(id)).map(|e| e.source);
@@ -179,17 +211,13 @@ impl Ledger {
             }
             match result {
                 Ok(()) => {
-                    taken += group.len();
                     for id in group {
+                        let missed = |p: &Pending| p.last.is_some() || *id <= missed_up_to;
+                        taken += usize::from(self.pending(*id, name).is_some_and(missed));
                         self.settle(*id, name, Standing::Taken { at: now });
                     }
                 }
-                Err(miss) => {
-                    failed |= self.missed(name, group, &miss, before, now);
-                    if failed {
-                        break;
-                    }
-                }
+                Err(miss) => failed |= self.missed(name, group, &miss, before, now),
             }
         }
         if taken > 0 {
@@ -244,11 +272,17 @@ impl Ledger {
         }
     }
 
-    /// Asks a node for its processes if bans wait for it and the time has come.
-    fn wake(&mut self, name: &NodeName, now: Timestamp) {
+    /// Hands over what waits for a node, if the time has come. Where some of it may be needless,
+    /// or the last attempt failed, the node is asked for its processes first.
+    pub(super) fn wake(&mut self, name: &NodeName, now: Timestamp) {
         let begun = self.begun();
         let Some(node) = self.nodes.get_mut(name) else { return };
+        node.pending.release_due(now);
         if node.due().is_none_or(|at| at > now) {
+            return;
+        }
+        if node.is_reached() && !node.pending.has_voidable() {
+            self.hand_over(name, begun.up_to, now);
             return;
         }
         node.request = Under::Inspection(begun);
@@ -259,6 +293,7 @@ impl Ledger {
     fn pause(&mut self, name: &NodeName, now: Timestamp) {
         let jitter = 0.5 + self.random.f64() / 2.0;
         let Some(node) = self.nodes.get_mut(name) else { return };
+        node.missed_up_to = EntryId::new(self.next.saturating_sub(1));
         let doubled = FIRST_PAUSE.saturating_mul(1 << node.failures.min(10));
         node.failures = node.failures.saturating_add(1);
         node.next_attempt = now + doubled.min(LAST_PAUSE).mul_f64(jitter);
@@ -270,9 +305,10 @@ impl Ledger {
         Begun { up_to: EntryId::new(self.next.saturating_sub(1)), at: self.moment }
     }
 
-    fn waiting(&self, name: &NodeName, up_to: EntryId) -> Vec<EntryId> {
+    /// What waits for a node and may be needless: what is seen of the node is noted there.
+    fn voidable(&self, name: &NodeName, up_to: EntryId) -> Vec<EntryId> {
         let Some(node) = self.nodes.get(name) else { return Vec::new() };
-        node.pending.range(..=up_to).copied().collect()
+        node.pending.voidable(up_to).collect()
     }
 
     /// Notes which processes a node had at some time since the look began.
@@ -284,7 +320,7 @@ impl Ledger {
             node.last = is_later.then_some(process);
             node.last_known = self.moment;
         }
-        for id in self.waiting(name, begun.up_to) {
+        for id in self.voidable(name, begun.up_to) {
             let Some(mut pending) = self.pending(id, name).cloned() else { continue };
             // What shows a restart already must not be covered up by what came after it: whether
             // the ban is void is decided when the storages are known.
@@ -297,7 +333,7 @@ impl Ledger {
 
     fn learn_from_failure(&mut self, name: &NodeName, miss: &Miss, begun: Begun) {
         let before = self.nodes.get(name).and_then(|node| node.last);
-        for id in self.waiting(name, begun.up_to) {
+        for id in self.voidable(name, begun.up_to) {
             let Some(mut pending) = self.pending(id, name).cloned() else { continue };
             pending.learn_from(miss, before);
             pending.last = Some(miss.clone());
@@ -318,7 +354,7 @@ impl Ledger {
             return;
         }
         let (because, mut bans) = (Needless::Restarted, 0);
-        for id in self.waiting(name, up_to) {
+        for id in self.voidable(name, up_to) {
             if self.pending(id, name).is_some_and(|p| p.evidence.shows_restart(process)) {
                 self.settle(id, name, Standing::Void { at: now, because });
                 bans += 1;
@@ -332,13 +368,26 @@ impl Ledger {
     /// What is to be sent to a node next: equal bans in a row are one.
     fn groups(&self, name: &NodeName, up_to: EntryId) -> Vec<Vec<EntryId>> {
         let mut groups: Vec<Vec<EntryId>> = Vec::new();
-        for id in self.waiting(name, up_to) {
+        let Some(node) = self.nodes.get(name) else { return groups };
+        let most = if node.pace.is_paced { PACED_AT_A_TIME } else { AT_A_TIME };
+        for id in node.pending.up_to(up_to).filter(|id| !node.pending.is_held(*id)) {
             let ban = |id: &EntryId| self.entries.get(id).map(|entry| &entry.ban);
             let handed_over = groups.len();
             match groups.last_mut() {
                 Some(group) if group.first().and_then(ban) == ban(&id) => group.push(id),
-                _ if handed_over == AT_A_TIME => break,
-                _ => groups.push(vec![id]),
+                _ if handed_over == most => break,
+                _ => {
+                    // One that was there when a cache process was lost goes alone: with others on
+                    // their way, nobody could tell which of them it was.
+                    let is_suspect = self.pending(id, name).is_some_and(|p| p.losses > 0);
+                    if is_suspect && handed_over > 0 {
+                        break;
+                    }
+                    groups.push(vec![id]);
+                    if is_suspect {
+                        break;
+                    }
+                }
             }
         }
         groups

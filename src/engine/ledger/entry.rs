@@ -11,7 +11,7 @@ use crate::model::{NodeName, Timestamp};
 pub const LONGEST_BAN: usize = 64 * 1_024;
 
 /// Names one ban of the ledger. Later ones have higher numbers; never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct EntryId(u64);
 
 impl EntryId {
@@ -221,8 +221,20 @@ impl Entry {
     /// How much memory it takes, about, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
+        Self::weight_of(&self.ban, self.nodes.len())
+    }
+
+    /// What an entry of this ban for so many nodes takes.
+    pub(super) fn weight_of(ban: &BanText, nodes: usize) -> usize {
         const NODE: usize = 128;
-        self.ban.as_str().len() + NODE * self.nodes.len()
+        ban.as_str().len() + NODE * nodes
+    }
+
+    /// Whether a restart of the cache process makes it needless. A ban of an event is sent all the
+    /// same: whoever sent the event is told that the node took it, and that is to be so.
+    #[must_use]
+    pub fn is_voidable(&self) -> bool {
+        self.source != BanSource::Event
     }
 
     /// Whether no node is to take it any more.
@@ -327,6 +339,12 @@ impl BanResult {
         Self::CacheStopped,
         Self::Unconfirmed,
     ];
+
+    /// Whether it certainly never got there.
+    #[must_use]
+    pub const fn is_unsent(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Unauthenticated)
+    }
 
     /// The `result` label.
     #[must_use]
