@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | 5 | `commands` | everything below: arguments, exit codes, output |
 //! | 4 | `daemon`, `config` | everything below; `daemon` may use `config` |
-//! | 3 | `admin`, `probe`, `store`, `expose`, `systemd`, `net`, `clock` | sockets, files, the clock. Each alone: of the others it may use only `net` and `clock` |
+//! | 3 | `admin`, `probe`, `ingest`, `store`, `expose`, `systemd`, `net`, `clock` | sockets, files, the clock. Each alone: of the others it may use only `net` and `clock` |
 //! | 2 | `engine`, `verdict` | nothing outside; `engine` may use `verdict` |
 //! | 1 | `protocol`, `ban`, `httpcache`, `event` | nothing outside, nor each other |
 //! | 0 | `model` | nothing |
@@ -34,6 +34,7 @@ pub mod engine;
 pub mod event;
 pub mod expose;
 pub mod httpcache;
+pub mod ingest;
 pub mod model;
 pub mod net;
 pub mod probe;

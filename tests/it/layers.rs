@@ -17,6 +17,7 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("net", 3, &["clock"]),
     ("admin", 3, &["net", "clock"]),
     ("probe", 3, &["net", "clock"]),
+    ("ingest", 3, &["net", "clock"]),
     ("store", 3, &["net", "clock"]),
     ("expose", 3, &["net", "clock"]),
     ("systemd", 3, &["net", "clock"]),

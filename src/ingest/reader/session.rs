@@ -1,0 +1,218 @@
+//! One connection after the other, for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Pipeline, Value, cmd};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::progress::Progress;
+use super::reading::Reading;
+use super::writing::Writing;
+use super::{GapCause, GroupStart, Shared, StreamNews};
+use crate::clock::random_seed;
+use crate::ingest::backoff::Backoff;
+use crate::ingest::connection::{Link, Purpose};
+use crate::ingest::error::{IngestError, Kind};
+use crate::ingest::lease::{self, Holder};
+use crate::ingest::{RedisOptions, StreamId, StreamOptions, reply};
+
+/// So many entries are read at once at most.
+pub(super) const MOST_AT_ONCE: usize = 256;
+
+/// After an answer that was too long, nothing is looked up of the stream for so long: the answer
+/// holds its first and its last entry.
+const UNINSPECTED: Duration = Duration::from_secs(60);
+
+/// What one session leaves to the next.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// The newest entry that was read.
+    pub(super) last: Option<StreamId>,
+    /// So many entries are read at once; fewer after an answer that was too long.
+    pub(super) at_once: usize,
+    /// The one entry that was asked for by itself when the answer was too long.
+    pub(super) suspect: Option<StreamId>,
+    /// Until when the stream is not looked up.
+    pub(super) uninspected: Option<Instant>,
+    /// The other instance that was told of.
+    other: Option<String>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { last: None, at_once: MOST_AT_ONCE, suspect: None, uninspected: None, other: None }
+    }
+}
+
+/// Why a session ended without an error.
+pub(super) enum End {
+    /// The task is to stop, and everything is written.
+    Stopped,
+    /// Another instance has the name now.
+    OtherInstance(String),
+}
+
+/// Runs until the reader is dropped or stopped.
+pub(super) async fn run(
+    redis: RedisOptions,
+    options: StreamOptions,
+    shared: Arc<Shared>,
+    news: mpsc::Sender<StreamNews>,
+) {
+    let mut backoff = Backoff::new(random_seed());
+    let mut memory = Memory::default();
+    loop {
+        let mut up = false;
+        let ended = session(&redis, &options, &shared, &news, &mut memory, &mut up).await;
+        if up {
+            backoff.succeeded();
+        }
+        let pause = match ended {
+            Ok(End::Stopped) => return,
+            Ok(End::OtherInstance(instance)) => {
+                if memory.other.as_ref() != Some(&instance) {
+                    memory.other = Some(instance.clone());
+                    if tell(&news, StreamNews::OtherInstance { instance }).await.is_err() {
+                        return;
+                    }
+                }
+                options.lease / 3
+            }
+            Err(error) => {
+                if matches!(error.kind, Kind::TooLong { .. }) {
+                    memory.at_once = (memory.at_once / 4).max(1);
+                    memory.uninspected = Some(Instant::now() + UNINSPECTED);
+                } else {
+                    memory.suspect = None;
+                }
+                if shared.is_stopping() || tell(&news, StreamNews::Down(error)).await.is_err() {
+                    return;
+                }
+                backoff.failed()
+            }
+        };
+        let stopped = async {
+            while !shared.is_stopping() {
+                shared.work.notified().await;
+            }
+        };
+        if timeout(pause, stopped).await.is_ok() && shared.lock().is_written() {
+            return;
+        }
+    }
+}
+
+/// The program does not listen any more.
+pub(super) struct NobodyListens;
+
+/// Tells, and waits for room to.
+pub(super) async fn tell(
+    news: &mpsc::Sender<StreamNews>,
+    what: StreamNews,
+) -> Result<(), NobodyListens> {
+    news.send(what).await.map_err(|_| NobodyListens)
+}
+
+async fn session(
+    redis: &RedisOptions,
+    options: &StreamOptions,
+    shared: &Shared,
+    news: &mpsc::Sender<StreamNews>,
+    memory: &mut Memory,
+    up: &mut bool,
+) -> Result<End, IngestError> {
+    let mut commands = Link::open(redis, Purpose::Keys).await?;
+    if let Holder::Other(instance) = lease::renew(&mut commands, options).await? {
+        return Ok(End::OtherInstance(instance));
+    }
+    memory.other = None;
+    if shared.is_stopping() {
+        let writing = Writing::new(commands, options, shared, news);
+        return writing.run().await;
+    }
+    let (group, progress) = enter_group(&mut commands, options, news, memory).await?;
+    let link = Link::open(redis, Purpose::Keys).await?;
+    let mut writing = Writing::new(commands, options, shared, news);
+    writing.announce().await?;
+    *up = true;
+    if tell(news, StreamNews::Up { group }).await.is_err() {
+        return Ok(End::Stopped);
+    }
+    let reading = Reading::new(link, options, shared, news, memory, progress);
+    tokio::select! {
+        error = reading.run() => Err(error),
+        written = writing.run() => written,
+    }
+}
+
+/// Makes the group, or finds it.
+async fn enter_group(
+    link: &mut Link,
+    options: &StreamOptions,
+    news: &mpsc::Sender<StreamNews>,
+    memory: &mut Memory,
+) -> Result<(GroupStart, Progress), IngestError> {
+    let (stream, group) = (&options.stream, options.group());
+    // Somebody who deletes a stream that is followed loses nothing that is added afterwards: ids
+    // only grow, since they are times.
+    let known = memory.last;
+    let from = known.map_or_else(|| "$".to_owned(), |id| id.to_string());
+    let mut create = cmd("XGROUP");
+    create.arg("CREATE").arg(stream).arg(&group).arg(from).arg("MKSTREAM");
+    let created = match link.ask("XGROUP CREATE", &create).await {
+        Ok(_) => true,
+        Err(IngestError { kind: Kind::Rejected { ref code, .. }, .. }) if code == "BUSYGROUP" => {
+            false
+        }
+        Err(error) => return Err(error),
+    };
+    if created && known.is_some() {
+        let gap = StreamNews::Gap { lost: None, cause: GapCause::GroupDeleted };
+        // Nobody who listens means that the next message will find that out, too.
+        let _ = tell(news, gap).await;
+    }
+    let inspect = memory.uninspected.is_none_or(|until| until <= Instant::now());
+    let mut ask = Pipeline::new();
+    ask.cmd("XINFO").arg("GROUPS").arg(stream);
+    if created && known.is_none() && inspect {
+        ask.cmd("XINFO").arg("STREAM").arg(stream);
+    }
+    let answers = link.transact("XINFO", &ask).await?.unwrap_or_default();
+    let info = answers
+        .first()
+        .and_then(|answer| reply::group_info(answer, &group))
+        .ok_or_else(|| link.unexpected("XINFO GROUPS", "the group"))?;
+    // A new group stands at the end of the stream, whose number is not in the group's own record.
+    // What was added since it was made (a moment ago) is read, not lost, and not counted as read.
+    let position = info.read.or_else(|| {
+        let stream = answers.get(1).and_then(reply::stream_info)?;
+        let behind = u64::from(stream.last > info.delivered);
+        (behind == 0).then_some(stream.added?)
+    });
+    if let (true, Some(position)) = (created, position) {
+        let mut set = cmd("XGROUP");
+        set.arg("SETID").arg(stream).arg(&group).arg(info.delivered.to_string());
+        set.arg("ENTRIESREAD").arg(position);
+        // Servers before 7.0 do not know the counter.
+        match link.ask("XGROUP SETID", &set).await {
+            Err(error) if !error.is_answer() => return Err(error),
+            _ => {}
+        }
+    }
+    memory.last = Some(info.delivered);
+    let start = match created {
+        true if known.is_none() => GroupStart::New,
+        _ => GroupStart::Resumed(info.delivered),
+    };
+    Ok((start, Progress::new(info.delivered, position)))
+}
+
+/// The first error among answers.
+pub(super) fn refused(link: &Link, name: &'static str, answer: &Value) -> Option<IngestError> {
+    match answer {
+        Value::ServerError(error) => Some(link.failed(name, Kind::of(&error.clone().into()))),
+        _ => None,
+    }
+}
