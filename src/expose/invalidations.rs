@@ -19,6 +19,7 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -29,7 +30,7 @@ use super::rate::Rate;
 use super::routes::{Answer, body, closing, plain, said, typed};
 use super::token::{Denied, Tokens};
 use crate::clock::Clock;
-use crate::event::{Confirmation, Event};
+use crate::event::{Confirmation, ConfirmedResult, Event};
 use crate::model::Timestamp;
 
 const PATH: &str = "/api/v1/invalidations";
@@ -246,14 +247,14 @@ impl Desk {
         let Taken { stored, mut settled } = taken;
         let slot = Slot { settled: settled.clone(), since: None };
         self.tickets().insert(ticket.clone(), slot);
-        let done = settled.wait_for(Option::is_some);
-        let mut answer = match timeout(preference.wait, done).await {
-            Ok(Ok(found)) => {
-                let found = found.clone();
-                outcome(&ticket, found.as_deref(), None, busy)
-            }
-            Ok(Err(_)) => busy_now("the daemon ends\n", busy),
-            Err(_) => {
+        let found = match timeout(preference.wait, settled.wait_for(Option::is_some)).await {
+            Ok(Ok(found)) => Some(found.clone()),
+            Ok(Err(_)) => return busy_now("the daemon ends\n", busy),
+            Err(_) => None,
+        };
+        let mut answer = match found {
+            Some(found) => outcome(&ticket, found.as_deref(), None, busy),
+            None => {
                 let stored = matches!(timeout(DISK, stored).await, Ok(Ok(true)));
                 outcome(&ticket, None, Some(stored), busy)
             }
@@ -325,7 +326,7 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     stored: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    confirmation: Option<&'a Confirmation>,
+    confirmation: Option<Box<RawValue>>,
 }
 
 fn outcome(
@@ -335,14 +336,15 @@ fn outcome(
     busy: Busy,
 ) -> Answer {
     let (status, state) = match confirmation {
-        Some(confirmation) if confirmation.is_success() => (StatusCode::OK, "settled"),
+        Some(confirmation) if is_success(confirmation) => (StatusCode::OK, "settled"),
         // Somebody behind us did not do it.
         Some(_) => (StatusCode::BAD_GATEWAY, "settled"),
         // It is in memory and may be lost: whoever handed it in has to know.
         None if stored == Some(false) => (StatusCode::INSUFFICIENT_STORAGE, "pending"),
         None => (StatusCode::ACCEPTED, "pending"),
     };
-    let document = Document { schema: SCHEMA, ticket, state, stored, confirmation };
+    let written = confirmation.and_then(|it| RawValue::from_string(it.to_json()).ok());
+    let document = Document { schema: SCHEMA, ticket, state, stored, confirmation: written };
     let text = serde_json::to_string(&document).unwrap_or_default() + "\n";
     let mut answer = typed(status, "application/json", text.into(), (busy, None));
     if confirmation.is_none() {
@@ -352,6 +354,12 @@ fn outcome(
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     answer
+}
+
+/// Whether every node did what was asked, as far as that can be known.
+fn is_success(confirmation: &Confirmation) -> bool {
+    let good = |result: ConfirmedResult| result.was_taken() && result != ConfirmedResult::Survived;
+    !confirmation.nodes.is_empty() && confirmation.nodes.values().all(|node| good(node.result))
 }
 
 fn busy_now(text: &'static str, busy: Busy) -> Answer {

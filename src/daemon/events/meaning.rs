@@ -83,7 +83,7 @@ impl Reader {
         let mut concerned = event.concerned();
         concerned.extend(verify.iter().cloned());
         for url in &event.urls {
-            bans.push(self.ban_of_url(url)?);
+            bans.push(self.ban_of_url(url, Reach::Exact)?);
             let of_url = self.endpoints.iter().filter(|endpoint| endpoint.url == *url);
             concerned.extend(of_url.map(|endpoint| endpoint.name.clone()));
         }
@@ -112,7 +112,7 @@ impl Reader {
         }
         for template in &subscription.scope.urls {
             let url = template.fill(&mut value).map_err(|fault| Nothing::Refused(chain(&fault)))?;
-            bans.push(self.ban_of_url(&url)?);
+            bans.push(self.ban_of_url(&url, Reach::Exact)?);
             let of_url = self.endpoints.iter().filter(|endpoint| endpoint.url == url);
             verify.extend(of_url.map(|endpoint| endpoint.name.clone()));
         }
@@ -131,11 +131,11 @@ impl Reader {
             bans.push(text(&ban)?);
         }
         for template in &subscription.scope.urls {
-            // A URL that depends on the event has no scope of its own.
-            let whole = |_: &str| Err(std::fmt::Error);
-            if let Ok(url) = template.fill(&mut { whole }) {
-                bans.push(self.ban_of_url(&url)?);
-            }
+            let Some(url) = template.beginning() else { continue };
+            // Of one that depends on the event, all that it can become.
+            let is_whole = template.placeholders().next().is_none();
+            let reach = if is_whole { Reach::Exact } else { Reach::Prefix };
+            bans.push(self.ban_of_url(&url, reach)?);
         }
         for name in &subscription.scope.endpoints {
             bans.push(self.ban_of_endpoint(name)?);
@@ -185,7 +185,9 @@ impl Reader {
 
     fn ban_of_endpoint(&self, name: &EndpointName) -> Result<BanText, Nothing> {
         match self.known(name)? {
-            Some(endpoint) => of_url(&endpoint.url, endpoint.ban_headers.as_ref()),
+            Some(endpoint) => {
+                of_url(&endpoint.url, Reach::Exact, endpoint.ban_headers.as_ref())
+            }
             None => {
                 let why = format!("{name} is a pointer, and has many URLs: name them");
                 Err(Nothing::Refused(why))
@@ -195,20 +197,20 @@ impl Reader {
 
     /// A ban on a URL goes by the headers of the endpoint that has it, or else by those that all
     /// endpoints have.
-    fn ban_of_url(&self, url: &HttpUrl) -> Result<BanText, Nothing> {
+    fn ban_of_url(&self, url: &HttpUrl, reach: Reach) -> Result<BanText, Nothing> {
         let own = self.endpoints.iter().find(|endpoint| endpoint.url == *url);
         let headers = match own {
             Some(endpoint) => endpoint.ban_headers.as_ref(),
             None => self.headers.as_ref(),
         };
-        of_url(url, headers)
+        of_url(url, reach, headers)
     }
 }
 
-fn of_url(url: &HttpUrl, headers: Option<&BanHeaders>) -> Result<BanText, Nothing> {
+fn of_url(url: &HttpUrl, reach: Reach, headers: Option<&BanHeaders>) -> Result<BanText, Nothing> {
     let headers = headers.and_then(ban_headers);
     let refused = |fault: Refusal| Nothing::Refused(format!("{url}: {fault}"));
-    text(&ban::for_url(url, Reach::Exact, headers.as_ref()).map_err(refused)?)
+    text(&ban::for_url(url, reach, headers.as_ref()).map_err(refused)?)
 }
 
 fn text(ban: &Expression) -> Result<BanText, Nothing> {
