@@ -19,13 +19,16 @@ mod canary;
 mod connection;
 mod content;
 mod families;
+mod invalidations;
 mod metrics;
 mod page;
 mod process;
+mod rate;
 mod routes;
 mod socket;
 pub mod status;
 mod text;
+mod token;
 
 pub use crate::engine::{BanResult, BanSource};
 pub use bans::{
@@ -33,9 +36,13 @@ pub use bans::{
 };
 pub use canary::{CANARY_HEADER, CanaryBoard};
 pub use connection::{BindError, Limits, bind, serve};
+pub use invalidations::{
+    Door, HandedIn, Refused, Taken, serve_invalidations, serve_invalidations_socket,
+};
 pub use metrics::{LedgerState, Metrics, Side, StoreHealth};
 pub use routes::{Question, Readiness, Refresh, Surface};
 pub use socket::{SocketError, bind_socket, serve_socket};
+pub use token::{Tokens, TokensError};
 
 /// Everything that `/metrics` would answer for this snapshot, piece by piece, without a listener.
 /// For the benchmark, and for whoever wants to look at it.

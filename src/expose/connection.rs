@@ -1,5 +1,6 @@
 //! The listener: how many connections there are, and how long each may take for what.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -8,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -17,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::Surface;
-use super::routes::{Reach, Router};
+use super::routes::{Answer, Reach, Router};
 use crate::clock::Clock;
 use crate::model::Timestamp;
 
@@ -117,13 +120,13 @@ pub async fn serve(
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
-    serve_on(listener, surface, limits, shutdown).await;
+    let clock = surface.clock;
+    let router = Router::new(surface, &limits, Reach::Network);
+    serve_on(listener, router, limits, clock, shutdown).await;
 }
 
 /// Somewhere that clients connect to.
 pub(super) trait Listener {
-    /// What their requests may ask for.
-    const REACH: Reach;
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
@@ -132,7 +135,6 @@ pub(super) trait Listener {
 }
 
 impl Listener for TcpListener {
-    const REACH: Reach = Reach::Network;
     type Stream = TcpStream;
 
     async fn accept(&self) -> io::Result<TcpStream> {
@@ -144,7 +146,6 @@ impl Listener for TcpListener {
 }
 
 impl Listener for UnixListener {
-    const REACH: Reach = Reach::Host;
     type Stream = UnixStream;
 
     async fn accept(&self) -> io::Result<UnixStream> {
@@ -152,15 +153,22 @@ impl Listener for UnixListener {
     }
 }
 
+/// What answers the requests of every connection.
+pub(super) trait Answers: Send + Sync + 'static {
+    /// Answers one request. `busy` is held until the answer is sent.
+    fn answer(&self, request: Request<Incoming>, busy: Busy)
+    -> impl Future<Output = Answer> + Send;
+}
+
 /// The same on any kind of listener.
-pub(super) async fn serve_on<L: Listener>(
+pub(super) async fn serve_on<L: Listener, R: Answers>(
     listener: L,
-    surface: Arc<Surface>,
+    router: R,
     limits: Limits,
+    clock: Clock,
     shutdown: impl Future<Output = ()>,
 ) {
-    let clock = surface.clock;
-    let router = Arc::new(Router::new(surface, &limits, L::REACH));
+    let router = Arc::new(router);
     let limits = Arc::new(limits);
     let slots = Arc::new(Semaphore::new(limits.connections));
     let crowded = watch::Sender::new(false);
@@ -215,22 +223,22 @@ async fn next_connection<L: Listener>(
     }
 }
 
-struct Connection {
-    router: Arc<Router>,
+struct Connection<R> {
+    router: Arc<R>,
     limits: Arc<Limits>,
     activity: Arc<Activity>,
     crowded: watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
 }
 
-impl Connection {
+impl<R: Answers> Connection<R> {
     async fn run(mut self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let io = TokioIo::new(Watched { stream, activity: Arc::clone(&self.activity) });
         let (router, activity) = (Arc::clone(&self.router), Arc::clone(&self.activity));
         let service = service_fn(move |request| {
             let busy = Busy::new(Arc::clone(&activity));
             let router = Arc::clone(&router);
-            async move { router.answer(request, busy).await }
+            async move { Ok::<_, Infallible>(router.answer(request, busy).await) }
         });
         let mut builder = http1::Builder::new();
         // Its timer sees neither slow readers nor crowds; those below see everything.

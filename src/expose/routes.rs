@@ -2,7 +2,6 @@
 
 mod bans;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
@@ -11,11 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderName, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::bans::{BanQuery, IssueReply, Submission};
-use super::connection::Busy;
+use super::connection::{Answers, Busy};
 use super::content::{Chunks, Content};
 use super::families::Families;
 use super::{CANARY_HEADER, CanaryBoard, Limits, Metrics, page, status};
@@ -92,7 +92,7 @@ impl fmt::Debug for Surface {
 /// snapshot.
 pub(super) type Held = (Busy, Option<OwnedSemaphorePermit>);
 
-type Answer = Response<Content<Held>>;
+pub(super) type Answer = Response<Content<Held>>;
 
 /// How far a listener can be reached from, and so what it may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,30 +134,33 @@ impl Router {
         }
     }
 
-    /// Answers one request. `busy` is held until the answer is sent.
-    pub(super) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        busy: Busy,
-    ) -> Result<Answer, Infallible> {
+    /// Asks the daemon's loop; `None` when it does not answer in time, or has ended.
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.surface.questions.send(question(reply)).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(self.engine_limit, asked).await.ok().flatten()
+    }
+}
+
+impl Answers for Router {
+    async fn answer(&self, request: Request<Incoming>, busy: Busy) -> Answer {
         if self.reach == Reach::Host && request.uri().path() == "/api/v1/bans" {
-            return Ok(self.bans(request, busy).await);
+            return self.bans(request, busy).await;
         }
         let method = request.method();
         if method != Method::GET && method != Method::HEAD {
             let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n", busy);
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            // A body may follow, which nobody is going to read.
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            return Ok(answer);
+            return closing(answer);
         }
         if !request.body().is_end_stream() {
-            let mut answer = plain(StatusCode::BAD_REQUEST, "a GET has no body here\n", busy);
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            return Ok(answer);
+            return closing(plain(StatusCode::BAD_REQUEST, "a GET has no body here\n", busy));
         }
         let head_only = method == Method::HEAD;
-        Ok(match request.uri().path() {
+        match request.uri().path() {
             "/metrics" => self.metrics(head_only, busy).await,
             "/api/v1/status" => self.status(head_only, busy).await,
             "/" => self.page(head_only, busy).await,
@@ -172,9 +175,11 @@ impl Router {
                 "nothing is here; there are /metrics, /api/v1/status, /-/healthy, /-/ready and /\n",
                 busy,
             ),
-        })
+        }
     }
+}
 
+impl Router {
     async fn metrics(&self, head_only: bool, busy: Busy) -> Answer {
         const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
         if head_only {
@@ -267,16 +272,6 @@ impl Router {
         *latest = Arc::downgrade(&snapshot);
         Ok((snapshot, permit))
     }
-
-    /// Asks the daemon's loop; `None` when it does not answer in time, or has ended.
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        let asked = async {
-            self.surface.questions.send(question(reply)).await.ok()?;
-            answer.await.ok()
-        };
-        tokio::time::timeout(self.engine_limit, asked).await.ok().flatten()
-    }
 }
 
 fn not_now(busy: Busy) -> Answer {
@@ -291,11 +286,48 @@ fn head_of(content_type: &'static str, busy: Busy) -> Answer {
     respond(StatusCode::OK, content_type, Content::pieces(std::iter::empty(), (busy, None)))
 }
 
-fn plain(status: StatusCode, text: &'static str, busy: Busy) -> Answer {
+pub(super) fn plain(status: StatusCode, text: &'static str, busy: Busy) -> Answer {
     typed(status, "text/plain; charset=utf-8", text.into(), (busy, None))
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: Bytes, held: Held) -> Answer {
+/// The same with a text of the moment.
+pub(super) fn said(status: StatusCode, text: String, busy: Busy) -> Answer {
+    typed(status, "text/plain; charset=utf-8", (text + "\n").into(), (busy, None))
+}
+
+/// Ends the connection with the answer: a body may follow, which nobody is going to read.
+pub(super) fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// How long the body of a request may take.
+const BODY: Duration = Duration::from_secs(5);
+
+/// The whole body of a request, of `longest` bytes at most; else the answer.
+pub(super) async fn body(body: Incoming, longest: usize) -> Result<Bytes, (StatusCode, String)> {
+    let too_large =
+        || (StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {longest} bytes"));
+    if body.size_hint().lower() > longest as u64 {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY, Limited::new(body, longest).collect()).await {
+        Err(_) => {
+            let text = format!("the body did not come within {} s", BODY.as_secs());
+            Err((StatusCode::REQUEST_TIMEOUT, text))
+        }
+        Ok(Err(fault)) if fault.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body broke off".to_owned())),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+    }
+}
+
+pub(super) fn typed(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Bytes,
+    held: Held,
+) -> Answer {
     respond(status, content_type, Content::whole(body, held))
 }
 

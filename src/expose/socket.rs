@@ -11,6 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use super::connection::serve_on;
+use super::routes::{Reach, Router};
 use super::{Limits, Surface};
 
 /// Who may connect: the daemon's user and group (unix(7): to connect is to write).
@@ -93,5 +94,7 @@ pub async fn serve_socket(
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
-    serve_on(listener, surface, limits, shutdown).await;
+    let clock = surface.clock;
+    let router = Router::new(surface, &limits, Reach::Host);
+    serve_on(listener, router, limits, clock, shutdown).await;
 }

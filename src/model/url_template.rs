@@ -64,6 +64,15 @@ impl UrlTemplate {
         self.text.placeholders()
     }
 
+    /// What every URL that this can become begins with.
+    #[must_use]
+    pub fn beginning(&self) -> Option<HttpUrl> {
+        match self.text.parts().first() {
+            Some(TextPart::Literal(literal)) => literal.parse().ok(),
+            _ => None,
+        }
+    }
+
     /// Fills in what `value` gives for each name.
     ///
     /// # Errors

@@ -1,19 +1,14 @@
 //! `/api/v1/bans`: handing bans in, and looking at the ledger.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::header::{ALLOW, CONNECTION, HeaderValue};
+use http::header::{ALLOW, HeaderValue};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 
-use super::{Answer, Question, Router, not_now, plain, typed};
+use super::{Answer, Question, Router, body, closing, not_now, plain, said, typed};
 use crate::expose::bans::{BanQuery, IssueError, LONGEST_BODY, Submission, document};
 use crate::expose::connection::Busy;
-
-/// How long the body of a request may take.
-const BODY: Duration = Duration::from_secs(5);
 
 impl Router {
     pub(super) async fn bans(&self, request: Request<Incoming>, busy: Busy) -> Answer {
@@ -45,22 +40,11 @@ impl Router {
         }
     }
 
-    async fn hand_in(&self, body: Incoming, busy: Busy) -> Answer {
-        let too_large = body.size_hint().lower() > LONGEST_BODY as u64;
-        let whole = Limited::new(body, LONGEST_BODY).collect();
-        let body = match tokio::time::timeout(BODY, whole).await {
-            _ if too_large => Err((StatusCode::PAYLOAD_TOO_LARGE, "a body has at most 1 MiB\n")),
-            Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body did not come within 5 s\n")),
-            Ok(Err(fault)) if fault.is::<LengthLimitError>() => {
-                Err((StatusCode::PAYLOAD_TOO_LARGE, "a body has at most 1 MiB\n"))
-            }
-            Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body broke off\n")),
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-        };
-        let body = match body {
+    async fn hand_in(&self, request: Incoming, busy: Busy) -> Answer {
+        let body = match body(request, LONGEST_BODY).await {
             Ok(body) => body,
             // More of it may follow, which nobody is going to read.
-            Err((status, text)) => return closing(plain(status, text, busy)),
+            Err((status, text)) => return closing(said(status, text, busy)),
         };
         let submission = match Submission::read(&body) {
             Ok(submission) => submission,
@@ -81,13 +65,4 @@ impl Router {
             }
         }
     }
-}
-
-fn said(status: StatusCode, fault: String, busy: Busy) -> Answer {
-    typed(status, "text/plain; charset=utf-8", (fault + "\n").into(), (busy, None))
-}
-
-fn closing(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    answer
 }

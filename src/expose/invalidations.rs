@@ -1,0 +1,433 @@
+//! Events over HTTP, on a listener of their own.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /api/v1/invalidations` | hands in an event, and waits for what came of it at the nodes |
+//! | `GET /api/v1/invalidations/TICKET` | what came of an event that was handed in |
+//!
+//! Whoever does not want to wait says `Prefer: respond-async`, or `Prefer: wait=SECONDS`
+//! (RFC 7240): the answer is 202 then, with a ticket to ask with. It is given once the event's bans
+//! are on the disk, so that they reach the nodes whatever happens to the daemon. Tickets are known
+//! for ten minutes after the event has settled, and not over a restart.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
+use hyper::body::{Body as _, Incoming};
+use serde::Serialize;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use super::Limits;
+use super::connection::{Answers, Busy, serve_on};
+use super::rate::Rate;
+use super::routes::{Answer, body, closing, plain, said, typed};
+use super::token::{Denied, Tokens};
+use crate::clock::Clock;
+use crate::event::{Confirmation, Event};
+use crate::model::Timestamp;
+
+const PATH: &str = "/api/v1/invalidations";
+
+/// How long is waited for the nodes unless the request says otherwise, and at most.
+const WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// How long the daemon's loop may take to say that it has an event.
+const LOOP: Duration = Duration::from_secs(5);
+
+/// How long the disk may take.
+const DISK: Duration = Duration::from_secs(10);
+
+/// The most tickets, and how long one is kept once its event has settled.
+const TICKETS: usize = 10_000;
+const KEPT: Duration = Duration::from_secs(600);
+
+const SCHEMA: u32 = 1;
+
+/// Where events are handed in.
+#[derive(Debug)]
+pub struct Door {
+    /// Where they go. A bounded channel.
+    pub events: mpsc::Sender<HandedIn>,
+    /// Who may hand them in; `None`: whoever can connect. Shared, so that it can be replaced.
+    pub tokens: watch::Receiver<Option<Tokens>>,
+    /// The most requests a second.
+    pub max_rate: f64,
+    /// The most bytes of a body.
+    pub max_body: u64,
+    /// The program's own line of time.
+    pub clock: Clock,
+}
+
+/// An event, and where the answer goes.
+#[derive(Debug)]
+pub struct HandedIn {
+    /// The event.
+    pub event: Event,
+    /// Its ticket: a name that nobody can guess.
+    pub ticket: String,
+    /// What is done about it.
+    pub reply: oneshot::Sender<Result<Taken, Refused>>,
+}
+
+/// An event was taken in.
+#[derive(Debug)]
+pub struct Taken {
+    /// Whether its bans are on the disk, once that is known.
+    pub stored: oneshot::Receiver<bool>,
+    /// What came of it, once every node has settled. Closed without: the daemon has ended.
+    pub settled: watch::Receiver<Option<Arc<Confirmation>>>,
+}
+
+/// An event was not taken in, and nothing is done about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It asks for something that cannot be done here. The sender's to change.
+    #[error("{0}")]
+    Event(String),
+    /// There are too many that have not settled. To be tried again.
+    #[error("too many events wait for nodes that have not taken them")]
+    Full,
+}
+
+/// Takes events on a port until `shutdown` is ready.
+pub async fn serve_invalidations(
+    listener: TcpListener,
+    door: Door,
+    shutdown: impl Future<Output = ()>,
+) {
+    let clock = door.clock;
+    serve_on(listener, Desk::new(door), limits(), clock, shutdown).await;
+}
+
+/// Takes events on a Unix socket until `shutdown` is ready.
+pub async fn serve_invalidations_socket(
+    listener: UnixListener,
+    door: Door,
+    shutdown: impl Future<Output = ()>,
+) {
+    let clock = door.clock;
+    serve_on(listener, Desk::new(door), limits(), clock, shutdown).await;
+}
+
+fn limits() -> Limits {
+    Limits { answer: LONGEST_WAIT + Duration::from_secs(30), ..Limits::default() }
+}
+
+/// Answers the requests.
+struct Desk {
+    door: Door,
+    rate: Rate,
+    tickets: Mutex<HashMap<String, Slot>>,
+}
+
+/// What is known behind a ticket.
+struct Slot {
+    settled: watch::Receiver<Option<Arc<Confirmation>>>,
+    /// When it was first seen to have settled.
+    since: Option<Timestamp>,
+}
+
+/// What a request prefers (RFC 7240).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Preference {
+    wait: Duration,
+    is_stated: bool,
+}
+
+impl Answers for Desk {
+    async fn answer(&self, request: Request<Incoming>, busy: Busy) -> Answer {
+        let path = request.uri().path();
+        let ticket = path.strip_prefix(PATH).map(|rest| rest.strip_prefix('/'));
+        if ticket.is_none_or(|ticket| ticket.is_none() && path != PATH) {
+            let text = "nothing is here but /api/v1/invalidations\n";
+            return closing(plain(StatusCode::NOT_FOUND, text, busy));
+        }
+        // Borrowed for a moment, and not while anything is awaited.
+        let admitted = match &*self.door.tokens.borrow() {
+            Some(tokens) => tokens.admit(request.headers()),
+            None => Ok(()),
+        };
+        if let Err(denied) = admitted {
+            return self.deny(denied, busy);
+        }
+        if let Err(wait) = self.rate.take(self.door.clock.now()) {
+            let text = "too many requests; see max_rate in the daemon's configuration\n";
+            let mut answer = closing(plain(StatusCode::TOO_MANY_REQUESTS, text, busy));
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+            return answer;
+        }
+        match (ticket.flatten().map(str::to_owned), request.method()) {
+            (None, &Method::POST) => self.hand_in(request, busy).await,
+            (Some(ticket), &Method::GET) if request.body().is_end_stream() => {
+                self.look_up(&ticket, busy)
+            }
+            (ticket, _) => {
+                let allowed = if ticket.is_some() { "GET" } else { "POST" };
+                let text = "POST an event, or GET what became of a ticket\n";
+                let mut answer = closing(plain(StatusCode::METHOD_NOT_ALLOWED, text, busy));
+                answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+                answer
+            }
+        }
+    }
+}
+
+impl Desk {
+    fn new(door: Door) -> Self {
+        let rate = Rate::new(door.max_rate, door.clock.now());
+        Self { door, rate, tickets: Mutex::default() }
+    }
+
+    fn deny(&self, denied: Denied, busy: Busy) -> Answer {
+        let (text, challenge) = match denied {
+            Denied::NoToken => ("expected Authorization: Bearer TOKEN\n", "Bearer"),
+            Denied::Wrong => ("this token is not known here\n", "Bearer error=\"invalid_token\""),
+        };
+        let mut answer = closing(plain(StatusCode::UNAUTHORIZED, text, busy));
+        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        answer
+    }
+
+    async fn hand_in(&self, request: Request<Incoming>, busy: Busy) -> Answer {
+        let preference = match Preference::read(request.headers()) {
+            Ok(preference) => preference,
+            Err(fault) => return closing(plain(StatusCode::BAD_REQUEST, fault, busy)),
+        };
+        if !is_json(request.headers()) {
+            let text = "an event is JSON: expected Content-Type: application/json\n";
+            return closing(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text, busy));
+        }
+        let longest = usize::try_from(self.door.max_body).unwrap_or(usize::MAX);
+        let bytes = match body(request.into_body(), longest).await {
+            Ok(bytes) => bytes,
+            // More of it may follow, which nobody is going to read.
+            Err((status, text)) => return closing(said(status, text, busy)),
+        };
+        let event = match Event::from_json(&bytes) {
+            Ok(event) => event,
+            Err(fault) => return said(StatusCode::UNPROCESSABLE_ENTITY, fault.to_string(), busy),
+        };
+        let Some(ticket) = self.room() else {
+            return busy_now("too many events have not settled yet\n", busy);
+        };
+        let (reply, answer) = oneshot::channel();
+        let handed_in = HandedIn { event, ticket: ticket.clone(), reply };
+        let asked = async {
+            self.door.events.send(handed_in).await.ok()?;
+            answer.await.ok()
+        };
+        match timeout(LOOP, asked).await.ok().flatten() {
+            None => busy_now(
+                "the daemon does not answer; whether it has the event is not known\n",
+                busy,
+            ),
+            Some(Err(Refused::Full)) => busy_now("too many events have not settled yet\n", busy),
+            Some(Err(Refused::Event(fault))) => said(StatusCode::UNPROCESSABLE_ENTITY, fault, busy),
+            Some(Ok(taken)) => self.wait(ticket, taken, preference, busy).await,
+        }
+    }
+
+    /// Waits for the nodes, for as long as the request wants.
+    async fn wait(
+        &self,
+        ticket: String,
+        taken: Taken,
+        preference: Preference,
+        busy: Busy,
+    ) -> Answer {
+        let Taken { stored, mut settled } = taken;
+        let slot = Slot { settled: settled.clone(), since: None };
+        self.tickets().insert(ticket.clone(), slot);
+        let found = match timeout(preference.wait, settled.wait_for(Option::is_some)).await {
+            Ok(Ok(found)) => Some(found.clone()),
+            Ok(Err(_)) => return busy_now("the daemon ends\n", busy),
+            Err(_) => None,
+        };
+        let mut answer = match found {
+            Some(found) => outcome(&ticket, found.as_deref(), None, busy),
+            None => {
+                let stored = matches!(timeout(DISK, stored).await, Ok(Ok(true)));
+                outcome(&ticket, None, Some(stored), busy)
+            }
+        };
+        if preference.is_stated {
+            let applied = HeaderName::from_static("preference-applied");
+            let what = if preference.wait.is_zero() { "respond-async" } else { "wait" };
+            answer.headers_mut().insert(applied, HeaderValue::from_static(what));
+        }
+        answer
+    }
+
+    fn look_up(&self, ticket: &str, busy: Busy) -> Answer {
+        let found = self.tickets().get(ticket).map(|slot| {
+            let state = slot.settled.borrow().clone();
+            (state, slot.settled.has_changed().is_err())
+        });
+        match found {
+            None => {
+                plain(StatusCode::NOT_FOUND, "no event has this ticket, or not any more\n", busy)
+            }
+            Some((None, true)) => busy_now("the daemon ends\n", busy),
+            Some((state, _)) => outcome(ticket, state.as_deref(), None, busy),
+        }
+    }
+
+    /// A new ticket, if there is room for one.
+    fn room(&self) -> Option<String> {
+        let now = self.door.clock.now();
+        let mut tickets = self.tickets();
+        tickets.retain(|_, slot| match slot.since {
+            Some(since) => now.since(since) < KEPT,
+            None => {
+                let is_settled = slot.settled.borrow().is_some();
+                slot.since = is_settled.then_some(now);
+                true
+            }
+        });
+        if tickets.len() >= TICKETS {
+            let settled = tickets.iter().filter_map(|(name, slot)| Some((slot.since?, name)));
+            let oldest = settled.min().map(|(_, name)| name.clone())?;
+            tickets.remove(&oldest);
+        }
+        // 128 bits of the system's own source: whoever is to ask with it was told it.
+        let mut name = [0_u8; 16];
+        rustix::rand::getrandom(&mut name, rustix::rand::GetRandomFlags::empty()).ok()?;
+        Some(hex::encode(name))
+    }
+
+    fn tickets(&self) -> std::sync::MutexGuard<'_, HashMap<String, Slot>> {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("door", &self.door).finish_non_exhaustive()
+    }
+}
+
+/// The document about an event that was handed in.
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    ticket: &'a str,
+    /// `settled` or `pending`.
+    state: &'static str,
+    /// Whether its bans survive a restart of the daemon, while it is pending and that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirmation: Option<&'a Confirmation>,
+}
+
+fn outcome(
+    ticket: &str,
+    confirmation: Option<&Confirmation>,
+    stored: Option<bool>,
+    busy: Busy,
+) -> Answer {
+    let (status, state) = match confirmation {
+        Some(confirmation) if confirmation.is_success() => (StatusCode::OK, "settled"),
+        // Somebody behind us did not do it.
+        Some(_) => (StatusCode::BAD_GATEWAY, "settled"),
+        // It is in memory and may be lost: whoever handed it in has to know.
+        None if stored == Some(false) => (StatusCode::INSUFFICIENT_STORAGE, "pending"),
+        None => (StatusCode::ACCEPTED, "pending"),
+    };
+    let document = Document { schema: SCHEMA, ticket, state, stored, confirmation };
+    let text = serde_json::to_string(&document).unwrap_or_default() + "\n";
+    let mut answer = typed(status, "application/json", text.into(), (busy, None));
+    if confirmation.is_none() {
+        if let Ok(place) = HeaderValue::from_str(&format!("{PATH}/{ticket}")) {
+            answer.headers_mut().insert(LOCATION, place);
+        }
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
+}
+
+fn busy_now(text: &'static str, busy: Busy) -> Answer {
+    let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, text, busy);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    answer
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(CONTENT_TYPE) else { return true };
+    let essence = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+}
+
+impl Preference {
+    fn read(headers: &HeaderMap) -> Result<Self, &'static str> {
+        const EXPECTED: &str = "expected Prefer: wait=SECONDS, 0 to 300, or respond-async\n";
+        let mut read = Self { wait: WAIT, is_stated: false };
+        let mut is_async = false;
+        for value in headers.get_all("prefer") {
+            let text = value.to_str().map_err(|_| EXPECTED)?;
+            for part in text.split([',', ';']).map(str::trim) {
+                let (name, value) = part.split_once('=').unwrap_or((part, ""));
+                let (name, value) =
+                    (name.trim().to_ascii_lowercase(), value.trim().trim_matches('"'));
+                match name.as_str() {
+                    "respond-async" => (is_async, read.is_stated) = (true, true),
+                    "wait" => {
+                        let seconds = value.parse().map(Duration::from_secs).ok();
+                        let seconds = seconds.filter(|seconds| *seconds <= LONGEST_WAIT);
+                        (read.wait, read.is_stated) = (seconds.ok_or(EXPECTED)?, true);
+                    }
+                    // Others are for somebody else (RFC 7240 section 2).
+                    _ => {}
+                }
+            }
+        }
+        if is_async {
+            read.wait = Duration::ZERO;
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preference(values: &[&str]) -> Result<Preference, &'static str> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append("prefer", value.parse().unwrap());
+        }
+        Preference::read(&headers)
+    }
+
+    #[test]
+    fn a_request_says_how_long_it_waits() {
+        let wait = |values: &[&str]| preference(values).map(|p| p.wait.as_secs());
+        assert_eq!(wait(&[]), Ok(30));
+        assert_eq!(wait(&["wait=5"]), Ok(5));
+        assert_eq!(wait(&["handling=lenient; foo, Wait = \"7\""]), Ok(7));
+        assert_eq!(wait(&["respond-async"]), Ok(0));
+        assert_eq!(wait(&["wait=10", "respond-async"]), Ok(0));
+        for wrong in ["wait", "wait=", "wait=-1", "wait=301", "wait=1e3"] {
+            assert!(wait(&[wrong]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_json() {
+        let kind =
+            |kind: &str| is_json(&HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]));
+        assert!(is_json(&HeaderMap::new()));
+        assert!(kind("application/json") && kind("Application/JSON; charset=utf-8"));
+        // What a form of any page can send without asking.
+        assert!(!kind("application/x-www-form-urlencoded") && !kind("text/plain") && !kind(""));
+    }
+}
