@@ -14,6 +14,7 @@ mod fleet;
 pub mod log;
 pub mod output;
 mod proof;
+mod publish;
 mod purge;
 mod rules;
 mod run;
@@ -55,7 +56,7 @@ macro_rules! command {
 
 /// The commands, by what people want.
 const GROUPS: &[(&str, &[Command])] = &[
-    ("Invalidate", &[command!(ban), command!(purge)]),
+    ("Invalidate", &[command!(ban), command!(purge), command!(publish)]),
     ("Find out", &[command!(check), command!(wait), command!(status), command!(demo)]),
     ("Watch", &[command!(run), command!(config), command!(rules)]),
     ("Administer", &[command!(adm)]),

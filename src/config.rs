@@ -25,7 +25,7 @@ pub use ignore::compile as compile_ignore;
 pub use invalidations::Invalidations;
 pub use load::{LARGEST_FILE, LoadError, Loaded, load, parse};
 pub use pointer::Pointer;
-pub use redis::RedisSettings;
+pub use redis::{RedisSettings, RedisUrlError};
 pub use resolved::{
     AdminPlace, AdminSettings, BanHeaders, Config, Daemon, Endpoint, Node, OnStale, Origin,
     SecretSettings, ServerAddress, Variant,

@@ -210,20 +210,25 @@ fn at_a_time(nodes: usize) -> usize {
 }
 
 /// Ctrl-C, and the signal by which CI systems end a job.
-struct Interrupts {
+pub(super) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Interrupts {
-    fn listen() -> io::Result<Self> {
+    /// Takes these signals over from now on.
+    ///
+    /// # Errors
+    /// When the handlers cannot be set up.
+    pub(super) fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
         })
     }
 
-    async fn next(&mut self) {
+    /// One of them came. Cancellation safe.
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

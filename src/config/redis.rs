@@ -1,6 +1,7 @@
 //! `[redis]`: where invalidation events come from.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use super::SecretSettings;
 use super::diagnostic::{Finding, Kind};
@@ -41,38 +42,68 @@ struct Place {
     username: Option<String>,
 }
 
-/// Why a text is no URL of a Redis server.
+/// Why a text is no URL of a Redis server. The operator's to put right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum RedisUrlError {
+pub enum RedisUrlError {
+    /// No scheme, or another one.
     #[error("expected a URL such as redis://127.0.0.1:6379, or rediss:// for TLS, got {got:?}")]
-    Scheme { got: String },
+    Scheme {
+        /// What was written; of a URL the scheme alone, since a password may stand behind it.
+        got: String,
+    },
+    /// One of Redis Sentinel.
     #[error(
         "Redis Sentinel is not supported: name the server itself, or an address that leads to the \
          one that is written to"
     )]
     Sentinel,
+    /// One of Redis Cluster.
     #[error(
         "Redis Cluster is not supported: name one server that is no part of a cluster; events are \
          few, and one server holds them"
     )]
     Cluster,
+    /// One of a Unix socket.
     #[error("a Unix socket is not supported: expected redis:// or rediss:// with a host")]
     Socket,
+    /// More than one host.
     #[error("several servers are not supported: expected one HOST:PORT")]
     SeveralHosts,
+    /// A password, which is not repeated here.
     #[error(
         "a password must not stand in the configuration: name its file as `password_file`, or a \
          `password_credential`"
     )]
     Password,
+    /// No host, or none with a port.
     #[error("the host of the URL is malformed")]
     Host(#[source] AddressError),
+    /// A path that is no number of a database.
     #[error("expected the number of a database from 0 to {LAST_DATABASE} as the path, got {got:?}")]
-    Database { got: String },
+    Database {
+        /// The path.
+        got: String,
+    },
+    /// A query or a fragment.
     #[error("the URL of a Redis server has no query and no #fragment")]
     Query,
+    /// A user's name with escapes, blanks or the like.
     #[error("the user's name in the URL holds {found:?}: write it as it is, without escapes")]
-    User { found: char },
+    User {
+        /// The first character that does not fit.
+        found: char,
+    },
+}
+
+/// What a URL says by itself: without a password, a file of authorities and a name.
+impl FromStr for RedisSettings {
+    type Err = RedisUrlError;
+
+    fn from_str(text: &str) -> Result<Self, RedisUrlError> {
+        let Place { address, tls, database, username } = parse(text)?;
+        let password = SecretSettings::None;
+        Ok(Self { address, tls, database, username, password, ca_file: None, name: None })
+    }
 }
 
 pub(super) fn read(mut section: Section<'_>) -> Option<RedisSettings> {

@@ -28,6 +28,7 @@ mod layers;
 mod ledger;
 mod pointer;
 mod probe;
+mod publish;
 mod purge;
 mod readme;
 mod remedy;

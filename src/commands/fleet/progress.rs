@@ -74,16 +74,16 @@ impl Progress {
         write();
     }
 
-    pub(super) fn period(&self) -> Duration {
+    pub(in crate::commands) fn period(&self) -> Duration {
         Duration::from_millis(200)
     }
 
-    pub(super) fn is_shown(&self) -> bool {
+    pub(in crate::commands) fn is_shown(&self) -> bool {
         self.is_shown
     }
 
     /// All steps of this node are done.
-    pub(super) fn done(&self, node: usize) {
+    pub(in crate::commands) fn done(&self, node: usize) {
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(done) = done.get_mut(node) {
             *done = true;
@@ -92,7 +92,7 @@ impl Progress {
 
     /// Draws the line, unless something else is being written: that may take its time, and nobody
     /// is to wait for it here.
-    pub(super) fn show(&self) {
+    pub(in crate::commands) fn show(&self) {
         let Ok(mut stands) = self.line.try_lock() else { return };
         let columns = tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
         let columns = if columns == 0 { USUAL_WIDTH } else { columns };
@@ -101,7 +101,7 @@ impl Progress {
     }
 
     /// Takes the line away.
-    pub(super) fn clear(&self) {
+    pub(in crate::commands) fn clear(&self) {
         if let Ok(mut stands) = self.line.try_lock() {
             erase(&mut stands);
         }
