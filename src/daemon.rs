@@ -2,7 +2,9 @@
 
 mod canary;
 mod driver;
+mod entrance;
 mod errands;
+mod events;
 mod evidence;
 mod journal;
 mod ledger;
@@ -13,6 +15,8 @@ mod remedy;
 mod run;
 
 pub use driver::{Driver, Event};
+pub use entrance::TokenFileError;
+pub use events::{SourceError, redis_options};
 pub use evidence::{Asked, Gatherer, MissedBan};
 pub use peers::{AdminPeer, PeerError, Peers, admin_target};
 pub use plan::{plan, watch_plans};

@@ -178,6 +178,12 @@ impl Engine {
     pub fn issue(&mut self, issues: Vec<Issue>, now: Timestamp) -> (Vec<EntryId>, Vec<Record>) {
         let ids = issues.into_iter().map(|issue| self.ledger.issue(issue, now)).collect();
         self.take_from_ledger(now);
+        (ids, self.take_records())
+    }
+
+    /// Everything that is to be stored and had not been polled, in order, for whoever is not told
+    /// before it is on the disk.
+    pub fn take_records(&mut self) -> Vec<Record> {
         let mut records = Vec::new();
         for output in std::mem::take(&mut self.outputs) {
             match output {
@@ -185,7 +191,7 @@ impl Engine {
                 other => self.outputs.push_back(other),
             }
         }
-        (ids, records)
+        records
     }
 
     /// What is known of invalidations.

@@ -18,6 +18,7 @@ mod bans;
 mod canary;
 mod connection;
 mod content;
+mod events;
 mod families;
 mod invalidations;
 mod metrics;
@@ -36,6 +37,7 @@ pub use bans::{
 };
 pub use canary::{CANARY_HEADER, CanaryBoard};
 pub use connection::{BindError, Limits, bind, serve};
+pub use events::{EventResult, SubscriptionState};
 pub use invalidations::{
     Door, HandedIn, Refused, Taken, serve_invalidations, serve_invalidations_socket,
 };

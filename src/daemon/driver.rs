@@ -230,6 +230,11 @@ impl Driver {
         self.engine.open_invalidations()
     }
 
+    /// What is to be stored and was not told of yet; see [`Engine::take_records`].
+    pub fn take_records(&mut self) -> Vec<Record> {
+        self.engine.take_records()
+    }
+
     /// What is known of invalidations.
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {

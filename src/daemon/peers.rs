@@ -332,7 +332,7 @@ pub fn admin_target(
 }
 
 /// Where the secret of an admin port is read from.
-fn secret_source(
+pub(super) fn secret_source(
     settings: &SecretSettings,
     credentials: &Credentials,
 ) -> Result<admin::SecretSource, CredentialError> {

@@ -7,9 +7,6 @@ use crate::config::{Config, Endpoint};
 use crate::engine::{NodePlan, OriginPlan, Plan, WatchPlan};
 use crate::verdict::Target;
 
-/// The longest ban list that a node may have before bans of events are sent there slowly.
-const BAN_LIST_LIMIT: usize = 20_000;
-
 /// What the configuration asks to be watched.
 #[must_use]
 pub fn plan(config: &Config) -> Plan {
@@ -30,7 +27,7 @@ pub fn plan(config: &Config) -> Plan {
         watches: config.endpoints.iter().flat_map(watch_plans).collect(),
         pointers: pointer::plans(config),
         remedy_max_rate: config.daemon.remedy_max_rate,
-        ban_list_limit: BAN_LIST_LIMIT,
+        ban_list_limit: config.daemon.ban_list_limit.unwrap_or(0),
         once: false,
         explain: true,
     }

@@ -11,6 +11,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
+use super::entrance::{self, Entrance, TokenFileError};
+use super::events::{Events, SourceError};
 use super::{Driver, Event, PeerError, Peers, journal, ledger, plan, pointer};
 use crate::admin::LABELS;
 use crate::clock::{Clock, random_seed};
@@ -18,7 +20,7 @@ use crate::config::{Config, Loaded, load};
 use crate::engine::Engine;
 use crate::expose::{
     self, Accepted, BindError, CanaryBoard, IssueReply, Limits, Metrics, Question, Readiness,
-    StoreHealth, Submission, Surface,
+    StoreHealth, Submission, Surface, Tokens,
 };
 use crate::store::{Fault, Store};
 use crate::systemd::{Credentials, Notifier, Watchdog};
@@ -42,6 +44,12 @@ pub enum RunError {
     /// A secret is missing.
     #[error(transparent)]
     Peer(#[from] PeerError),
+    /// Events cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The tokens for events over HTTP cannot be had.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
     /// The listener's thread cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -80,7 +88,19 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
         Some(path) => ledger::open_socket(path).await,
         None => None,
     };
-    let listener = Listener::start(listener, socket, surface)?;
+    let events = Events::start(&config, &credentials, clock)?;
+    let tokens = match &config.invalidations {
+        Some(settings) => entrance::tokens(settings, &credentials)?,
+        None => None,
+    };
+    let tokens = watch::Sender::new(tokens);
+    let entrance = match &config.invalidations {
+        Some(settings) => {
+            Some(Entrance::open(settings, events.door(), tokens.subscribe(), clock).await?)
+        }
+        None => None,
+    };
+    let listener = Listener::start(listener, socket, entrance, surface)?;
 
     let mut daemon = Daemon {
         path: path.to_owned(),
@@ -92,6 +112,8 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
         metrics,
         canaries,
         driver,
+        events,
+        tokens,
         notifier: notifier(),
     };
     for target in &daemon.driver.snapshot().targets {
@@ -122,6 +144,8 @@ struct Daemon {
     metrics: Arc<Metrics>,
     canaries: CanaryBoard,
     driver: Driver,
+    events: Events,
+    tokens: watch::Sender<Option<Tokens>>,
     notifier: Notifier,
 }
 
@@ -149,13 +173,17 @@ impl Daemon {
                 _ = housekeeping.tick() => {
                     self.tell_problems();
                     self.metrics.set_ledger(ledger::state(self.driver.ledger()));
+                    self.metrics.set_subscriptions(self.events.states());
                 }
                 event = self.driver.next() => self.take_in(event),
+                incoming = self.events.next() => {
+                    self.events.take_in(incoming, &mut self.driver, &self.store);
+                }
             }
         }
     }
 
-    fn take_in(&self, event: Event) {
+    fn take_in(&mut self, event: Event) {
         match event {
             Event::Record(record) => self.store.save(vec![record]),
             Event::Changed { endpoint, variant, node, transition, reason, cause } => {
@@ -179,8 +207,8 @@ impl Daemon {
             }
             Event::Pointer(news) => journal::pointer(&news),
             Event::News(news) => ledger::tell(news, &self.metrics),
-            // Nothing hands invalidations in yet.
-            Event::InvalidationSettled { .. } | Event::Idle => {}
+            Event::InvalidationSettled { key, nodes } => self.events.settled(key, nodes),
+            Event::Idle => {}
         }
     }
 
@@ -244,10 +272,23 @@ impl Daemon {
         }
         let config = Config { daemon: self.config.daemon.clone(), ..config };
         watch_names(&self.metrics, &config);
+        if let Err(fault) = self.events.replan(&self.config, &config, &self.credentials) {
+            error!("{}; events are read as before", journal::chain(&fault));
+        }
         self.canaries.retain(config.nodes.iter().filter(|n| n.canary.is_some()).map(|n| &n.name));
         self.driver.replan(plan(&config), Arc::clone(&self.peers));
         self.config = config;
+        self.read_tokens();
         true
+    }
+
+    /// Tokens can be replaced while the daemon runs.
+    fn read_tokens(&self) {
+        let Some(settings) = &self.config.invalidations else { return };
+        match entrance::tokens(settings, &self.credentials) {
+            Ok(tokens) => drop(self.tokens.send_replace(tokens)),
+            Err(fault) => error!("{}; the ones before stay in force", journal::chain(&fault)),
+        }
     }
 
     fn tell_problems(&self) {
@@ -257,6 +298,7 @@ impl Daemon {
     }
 
     async fn drain(self) {
+        self.events.stop().await;
         self.store.save(self.driver.records());
         if let Err(fault) = self.store.flush(DRAIN).await {
             error!("{}", journal::chain(&fault));
@@ -339,6 +381,7 @@ impl Listener {
     fn start(
         listener: TcpListener,
         socket: Option<ledger::Socket>,
+        entrance: Option<Entrance>,
         surface: Arc<Surface>,
     ) -> Result<Self, RunError> {
         let listener = listener.into_std().map_err(RunError::Thread)?;
@@ -359,8 +402,14 @@ impl Listener {
             };
             let on_socket = ledger::serve(socket, &surface, shutdown(stopped.clone()));
             let limits = Limits::default();
+            let ends = stopped.clone();
             let on_port = expose::serve(listener, Arc::clone(&surface), limits, shutdown(stopped));
-            tokio::join!(on_port, on_socket);
+            let at_door = async {
+                if let Some(entrance) = entrance {
+                    entrance.serve(|| shutdown(ends.clone())).await;
+                }
+            };
+            tokio::join!(on_port, on_socket, at_door);
             let _ = end.send(());
         };
         std::thread::Builder::new()

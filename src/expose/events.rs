@@ -126,7 +126,9 @@ pub(super) fn write(out: &mut Vec<u8>, states: &[SubscriptionState], offset: i64
     if states.is_empty() {
         return;
     }
-    let each = |out: &mut Vec<u8>, family: &Family, value: &dyn Fn(&SubscriptionState) -> Option<Value>| {
+    let each = |out: &mut Vec<u8>,
+                family: &Family,
+                value: &dyn Fn(&SubscriptionState) -> Option<Value>| {
         let known: Vec<_> =
             states.iter().filter_map(|state| Some((state, value(state)?))).collect();
         if known.is_empty() {
@@ -137,7 +139,7 @@ pub(super) fn write(out: &mut Vec<u8>, states: &[SubscriptionState], offset: i64
             sample(out, family, state, None, value);
         }
     };
-    each(out, &UP, &|state| state.up.map(|up| Value::Number(u64::from(up))));
+    each(out, &UP, &|state| state.up.map(Value::flag));
     each(out, &OPEN, &|state| Some(Value::Number(state.open as u64)));
     RESULTS.open(out);
     for state in states {
@@ -148,7 +150,7 @@ pub(super) fn write(out: &mut Vec<u8>, states: &[SubscriptionState], offset: i64
     each(out, &GAPS, &|state| Some(Value::Number(state.gaps)));
     each(out, &LOST, &|state| Some(Value::Number(state.lost)));
     each(out, &SET_ASIDE, &|state| Some(Value::Number(state.set_aside)));
-    each(out, &LAST, &|state| state.last_event.map(|at| Value::Time(at.shifted(offset))));
+    each(out, &LAST, &|state| state.last_event.map(|at| Value::time(at, offset)));
 }
 
 fn sample(

@@ -10,6 +10,7 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder,
 };
 
+use super::events::{self, SubscriptionState};
 use super::process::Process;
 use super::text::{Family, Value, end, label};
 use crate::engine::{Backlog, BanResult, BanSource};
@@ -88,6 +89,7 @@ struct Cells {
     reload_success: Option<Timestamp>,
     store: Option<StoreHealth>,
     ledger: Option<LedgerState>,
+    subscriptions: Vec<SubscriptionState>,
 }
 
 /// The labels of [`Proof`].
@@ -297,6 +299,11 @@ impl Metrics {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner).ledger = Some(state);
     }
 
+    /// Takes over how subscriptions stand.
+    pub fn set_subscriptions(&self, states: Vec<SubscriptionState>) {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner).subscriptions = states;
+    }
+
     /// Writes every family of these; the wall clock is `offset` milliseconds ahead of the line.
     pub(super) fn write(&self, out: &mut Vec<u8>, offset: i64) {
         BUILD_INFO.open(out);
@@ -333,6 +340,7 @@ impl Metrics {
         RELOAD.single(out, cells.reload.map(Value::flag));
         let time = |at| Value::time(at, offset);
         RELOAD_SUCCESS.single(out, cells.reload_success.map(time));
+        events::write(out, &cells.subscriptions, offset);
         if let Some(ledger) = &cells.ledger {
             write_ledger(out, ledger, offset);
         }

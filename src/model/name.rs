@@ -107,6 +107,16 @@ impl Default for VariantName {
     }
 }
 
+impl HostName {
+    /// The name of this host as the system has it: characters that a name cannot hold become `_`.
+    #[must_use]
+    pub fn of_system(name: &str) -> Self {
+        let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+        let text: String = name.chars().take(32).map(|c| if fits(c) { c } else { '_' }).collect();
+        Self(if text.is_empty() { "localhost".into() } else { text.into() })
+    }
+}
+
 impl NodeName {
     /// The name as it stands in the path of a URL: what is not ASCII is percent-encoded
     /// (RFC 3986 section 2.1). No two names have the same.

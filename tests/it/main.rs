@@ -18,6 +18,7 @@ mod canary;
 mod cause;
 mod check;
 mod config;
+mod events;
 mod expose;
 mod faults;
 mod fleet;

@@ -22,7 +22,10 @@ pub(super) fn id(directory: &Path) -> String {
     }
     let id = fresh();
     if let Err(fault) = keep(&path, &id) {
-        warn!("cannot write {}: {fault}; after a restart, streams are read some seconds later", path.display());
+        warn!(
+            "cannot write {}: {fault}; after a restart, streams are read some seconds later",
+            path.display()
+        );
     }
     id
 }

@@ -43,8 +43,10 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(config: &Config) -> Self {
-        let (nodes, without_admin) = config.nodes.iter().partition::<Vec<_>, _>(|n| n.admin.is_some());
-        let names = |nodes: Vec<&crate::config::Node>| nodes.iter().map(|n| n.name.clone()).collect();
+        let (nodes, without_admin) =
+            config.nodes.iter().partition::<Vec<_>, _>(|n| n.admin.is_some());
+        let names =
+            |nodes: Vec<&crate::config::Node>| nodes.iter().map(|n| n.name.clone()).collect();
         let first = config.endpoints.first();
         let same = |first: &&Endpoint| {
             config.endpoints.iter().all(|endpoint| endpoint.ban_headers == first.ban_headers)
@@ -171,7 +173,8 @@ impl Reader {
         if let Some(node) = self.without_admin.iter().find(|node| named.contains(node)) {
             return Err(Nothing::Refused(format!("the node {node} has no admin port")));
         }
-        let meant: Vec<_> = self.nodes.iter().filter(|node| named.contains(node)).cloned().collect();
+        let meant: Vec<_> =
+            self.nodes.iter().filter(|node| named.contains(node)).cloned().collect();
         if meant.is_empty() { Err(Nothing::Elsewhere) } else { Ok(meant) }
     }
 
@@ -185,9 +188,7 @@ impl Reader {
 
     fn ban_of_endpoint(&self, name: &EndpointName) -> Result<BanText, Nothing> {
         match self.known(name)? {
-            Some(endpoint) => {
-                of_url(&endpoint.url, Reach::Exact, endpoint.ban_headers.as_ref())
-            }
+            Some(endpoint) => of_url(&endpoint.url, Reach::Exact, endpoint.ban_headers.as_ref()),
             None => {
                 let why = format!("{name} is a pointer, and has many URLs: name them");
                 Err(Nothing::Refused(why))

@@ -1,15 +1,18 @@
 //! The tasks that read events, and the one queue that they all come by.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use zeroize::Zeroizing;
 
 use crate::admin::SecretSource;
 use crate::clock::Clock;
-use crate::config::{Config, EventSource, RedisSettings, Subscription};
+use crate::config::{Config, EventSource, RedisSettings};
 use crate::ingest::{
     PubSubNews, RedisOptions, StreamHandle, StreamNews, StreamOptions, StreamReader, Subscriber,
     SubscriberOptions, Topic,
@@ -34,7 +37,7 @@ const LONGEST_PASSWORD: u64 = 4_096;
 
 /// Something came by.
 #[derive(Debug)]
-pub(super) enum Arrival {
+pub(in crate::daemon) enum Arrival {
     /// From the stream of the subscription at this place.
     Stream(usize, Vec<StreamNews>),
     /// From a channel.
@@ -48,12 +51,12 @@ pub enum SourceError {
     #[error("[redis]: its password cannot be found")]
     Credential(#[source] CredentialError),
     /// The password's file cannot be read.
-    #[error("[redis]: its password cannot be read from {path}")]
+    #[error("[redis]: its password cannot be read from {}", path.display())]
     Password {
         /// The file.
-        path: String,
+        path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -66,7 +69,7 @@ pub(super) struct Sources {
     /// For each topic, the place of its subscription.
     pub(super) topics: Vec<usize>,
     tasks: JoinSet<()>,
-    stop: tokio::sync::watch::Sender<bool>,
+    stop: watch::Sender<bool>,
 }
 
 impl Sources {
@@ -79,7 +82,7 @@ impl Sources {
         clock: Clock,
     ) -> Result<Self, SourceError> {
         let (sender, arrivals) = mpsc::channel(QUEUE);
-        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
         let mut sources =
             Self { arrivals, handles: Vec::new(), topics: Vec::new(), tasks: JoinSet::new(), stop };
         let Some(settings) = &config.redis else { return Ok(sources) };
@@ -139,21 +142,20 @@ async fn forward(
     place: usize,
     mut reader: StreamReader,
     into: mpsc::Sender<Arrival>,
-    mut stop: tokio::sync::watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
 ) {
     loop {
         let mut news = Vec::new();
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => {
-                reader.stop(STOP).await;
-                return;
-            }
+            // A change is an order to stop; so is the end of whoever could give one.
+            _ = stop.changed() => break,
             count = reader.next_many(&mut news, AT_ONCE) => if count == 0 { return },
         }
         // A loop that has ended takes nothing any more: the reader is to be stopped then.
         let _ = into.send(Arrival::Stream(place, news)).await;
     }
+    reader.stop(STOP).await;
 }
 
 async fn forward_messages(mut subscriber: Subscriber, into: mpsc::Sender<Arrival>) {
@@ -172,14 +174,13 @@ pub fn redis_options(
     settings: &RedisSettings,
     credentials: &Credentials,
 ) -> Result<RedisOptions, SourceError> {
-    let source =
-        secret_source(&settings.password, credentials).map_err(SourceError::Credential)?;
+    let source = secret_source(&settings.password, credentials).map_err(SourceError::Credential)?;
     let password = match source {
         SecretSource::File(path) => Some(password(&path)?),
         _ => None,
     };
     let mut options = RedisOptions::new(settings.address.clone());
-    options.tls = settings.tls.then(|| Arc::new(TlsClient::new(settings.ca_file.clone())));
+    options.tls = settings.tls.then(|| Arc::new(TlsClient::without_alpn(settings.ca_file.clone())));
     options.username.clone_from(&settings.username);
     options.password = password;
     options.database = settings.database;
@@ -187,14 +188,17 @@ pub fn redis_options(
 }
 
 fn password(path: &Path) -> Result<Secret, SourceError> {
-    use std::io::Read as _;
-    let failed = |source| SourceError::Password { path: path.display().to_string(), source };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mut bytes = zeroize::Zeroizing::new(Vec::new());
-    file.take(LONGEST_PASSWORD + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LONGEST_PASSWORD {
-        let why = format!("expected {LONGEST_PASSWORD} bytes at most");
-        return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidData, why)));
+    let failed = |source| SourceError::Password { path: path.to_owned(), source };
+    read_secret(path, LONGEST_PASSWORD).map_err(failed)
+}
+
+/// Reads a file of `longest` bytes at most, which is wiped from memory when it is dropped.
+pub(in crate::daemon) fn read_secret(path: &Path, longest: u64) -> io::Result<Secret> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    File::open(path)?.take(longest + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > longest {
+        let why = format!("expected {longest} bytes at most");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     Ok(Secret::new(std::mem::take(&mut *bytes)))
 }

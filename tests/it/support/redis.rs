@@ -1,7 +1,7 @@
 //! A real redis-server of its own for a test.
 
 use std::fs;
-use std::net::TcpListener;
+
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ impl Redis {
 
     fn launch(arguments: &[&str], password: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("pw-redis-").tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = super::varnish::free_port("127.0.0.1").port();
         // A file to begin with, which Sentinel needs and writes to.
         let file = dir.path().join("redis.conf");
         fs::write(&file, "").unwrap();

@@ -1,0 +1,91 @@
+//! Pub/Sub: templates, hostile values, and gaps.
+
+use super::{PATH, Stage, cacheable, until};
+
+const MODELS: &str = "[[subscription]]\nchannel = \"invalidate:model:*\"\n\
+                      ban = \"obj.http.x-model == {1}\"\nverify = [\"rec\"]\n";
+const NAME: &str = "invalidate:model:*";
+
+fn publish(stage: &Stage, channel: &str, payload: &str) {
+    assert_eq!(stage.redis.cli(&["PUBLISH", channel, payload]), "1");
+}
+
+#[test]
+fn a_message_is_a_ban_by_its_template() {
+    let stage = Stage::set(MODELS);
+    stage.wait_for_up(NAME);
+    stage.origin.serve(PATH, cacheable("two"));
+    publish(&stage, "invalidate:model:one", "anything");
+    until("the object is gone", || stage.bans("obj.http.x-model == one").len() == 1);
+    assert_eq!(stage.body(), "two");
+    stage.daemon.wait("it is counted", || stage.results(NAME, "taken") == Some(1.0));
+}
+
+#[test]
+fn a_value_can_never_add_a_condition() {
+    let more = "[[subscription]]\nchannel = \"by:json\"\n\
+                ban = \"obj.http.x-model ~ ^{json:/model}$\"\n";
+    let stage = Stage::set(&format!("{MODELS}{more}"));
+    stage.wait_for_up(NAME);
+    let begin = stage.varnishd.bans().len();
+    let hostile = [
+        "\" && obj.status == 200",
+        "x && obj.status == 200",
+        "a\nvcl.use boot",
+        "a\rban obj.status == 200",
+        "a b",
+        "",
+    ];
+    for value in hostile {
+        publish(&stage, &format!("invalidate:model:{value}"), "");
+    }
+    stage
+        .daemon
+        .wait("each is refused", || stage.results(NAME, "refused") == Some(hostile.len() as f64));
+    assert_eq!(stage.varnishd.bans().len(), begin);
+    assert_eq!(stage.body(), "one");
+    // In a regex it stands for itself.
+    publish(&stage, "by:json", r#"{"model": ".*"}"#);
+    publish(&stage, "by:json", r#"{"model": "on."}"#);
+    publish(&stage, "by:json", "no json");
+    stage.daemon.wait("they are dealt with", || {
+        stage.results("by:json", "taken") == Some(2.0)
+            && stage.results("by:json", "refused") == Some(1.0)
+    });
+    let hit = stage.varnishd.get(super::HOST, PATH);
+    assert!(hit.contains("X-Model: one") && hit.contains("Age: "), "{hit}");
+    let ids = hit.lines().find_map(|line| line.strip_prefix("X-Varnish: ")).unwrap();
+    assert_eq!(ids.split_whitespace().count(), 2, "still the cached object: {hit}");
+}
+
+#[test]
+fn a_gap_is_counted_and_answered_with_a_look() {
+    let mut stage = Stage::set(&format!("[defaults2]\n{MODELS}").replace("[defaults2]\n", ""));
+    stage.wait_for_up(NAME);
+    let label = [format!("subscription=\"{NAME}\"")];
+    let gaps = || stage.daemon.metric("purgewatch_subscription_gaps_total", &[&label[0]]);
+    assert_eq!(gaps(), Some(0.0));
+    stage.redis.kill();
+    stage.redis.start_again();
+    stage.daemon.wait("the gap is counted", || {
+        stage.daemon.metric("purgewatch_subscription_gaps_total", &[&label[0]]) == Some(1.0)
+    });
+    stage.wait_for_up(NAME);
+    publish(&stage, "invalidate:model:one", "");
+    until("it works again", || stage.bans("obj.http.x-model == one").len() == 1);
+}
+
+#[test]
+fn a_gap_can_be_answered_with_a_ban() {
+    let further = MODELS
+        .replace("obj.http.x-model ==", "obj.http.x-model ~ ^o && obj.http.x-model ==")
+        + "on_gap = \"ban\"\n";
+    let mut stage = Stage::set(&further);
+    stage.wait_for_up(NAME);
+    // Also what was published before the daemon listened may have been lost.
+    until("the scope is banned", || !stage.bans("obj.http.x-model ~ ^o").is_empty());
+    let before = stage.taken();
+    stage.redis.kill();
+    stage.redis.start_again();
+    until("it is banned again", || stage.taken() > before);
+}

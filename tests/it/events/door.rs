@@ -1,0 +1,172 @@
+//! Events over HTTP.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::{PATH, Stage, cacheable, token_file, until};
+use crate::support::varnish::free_port;
+
+const TOKEN: &str = "Authorization: Bearer 0123456789abcdef\r\n";
+
+/// A stage whose daemon takes events at this address.
+fn stage(further: &str) -> (Stage, SocketAddr) {
+    let address = free_port("127.0.0.1");
+    let place = tempfile::tempdir().unwrap();
+    let file = token_file(&place);
+    let further = format!(
+        "[invalidations]\nlisten = \"{address}\"\ntoken_file = \"{}\"\n{further}",
+        file.display()
+    );
+    let mut stage = Stage::set(&further);
+    // Its place goes with it.
+    stage.place = place;
+    (stage, address)
+}
+
+/// One exchange: status, head and body.
+fn send(address: SocketAddr, request: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let _ = stream.write_all(request.as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    (head[9..12].parse().unwrap(), head.to_owned(), body.to_owned())
+}
+
+fn post(address: SocketAddr, headers: &str, body: &str) -> (u16, String, String) {
+    let length = body.len();
+    send(
+        address,
+        &format!(
+            "POST /api/v1/invalidations HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{body}"
+        ),
+    )
+}
+
+fn look_up(address: SocketAddr, ticket: &str) -> (u16, String, String) {
+    send(
+        address,
+        &format!(
+            "GET /api/v1/invalidations/{ticket} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\
+             {TOKEN}\r\n"
+        ),
+    )
+}
+
+#[test]
+fn the_answer_comes_when_the_nodes_have_answered() {
+    let (stage, address) = stage("");
+    stage.origin.serve(PATH, cacheable("two"));
+    let (status, _, body) =
+        post(address, TOKEN, r#"{"bans":["obj.http.x-model == one"],"verify":["rec"]}"#);
+    assert_eq!(status, 200, "{body}");
+    assert!(
+        body.contains("\"state\":\"settled\"") && body.contains("\"result\":\"taken\""),
+        "{body}"
+    );
+    assert_eq!(stage.body(), "two");
+    stage.origin.serve(PATH, cacheable("three"));
+    let (status, _, body) = post(address, TOKEN, r#"{"endpoints":["rec"],"prove":"20s"}"#);
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("\"result\":\"proven\""), "{body}");
+    // Not proven: somebody behind us did not do it.
+    stage.origin.serve(PATH, cacheable("four"));
+    let event = r#"{"bans":["obj.http.x-model == nope"],"verify":["rec"],"prove":"1s"}"#;
+    let (status, _, body) = post(address, TOKEN, event);
+    assert_eq!(status, 502, "{body}");
+    stage.daemon.wait("all are counted", || {
+        stage.results("http", "taken") == Some(1.0)
+            && stage.results("http", "proven") == Some(1.0)
+            && stage.results("http", "unproven") == Some(1.0)
+    });
+}
+
+#[test]
+fn who_may_not_is_refused() {
+    let (stage, address) = stage("");
+    let event = r#"{"bans":["obj.http.x-model == one"]}"#;
+    for header in
+        ["", "Authorization: Bearer wrong-wrong-wrong\r\n", "Authorization: Basic eA==\r\n"]
+    {
+        let (status, head, _) = post(address, header, event);
+        assert_eq!(status, 401, "{header}");
+        assert!(head.to_lowercase().contains("www-authenticate: bearer"), "{head}");
+    }
+    let (status, _, body) = post(address, TOKEN, "{\"bans\":[]}");
+    assert_eq!(status, 422, "{body}");
+    let (status, _, body) = post(address, TOKEN, r#"{"endpoints":["nope"]}"#);
+    assert_eq!((status, body.trim()), (422, "no endpoint nope is watched on this host"));
+    let (status, ..) = post(address, TOKEN, r#"{"bans":["obj.http.x == 1\nvcl.use boot"]}"#);
+    assert_eq!(status, 422);
+    let form = format!("{TOKEN}Content-Type: text/plain\r\n");
+    assert_eq!(post(address, &form, event).0, 415);
+    let large = format!("{{\"bans\":[\"obj.http.x == {}\"]}}", "a".repeat(300_000));
+    assert_eq!(post(address, TOKEN, &large).0, 413);
+    assert_eq!(look_up(address, "0123").0, 404);
+    let (status, head, _) = send(
+        address,
+        &format!(
+            "DELETE /api/v1/invalidations HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{TOKEN}\r\n"
+        ),
+    );
+    assert_eq!(status, 405, "{head}");
+    assert_eq!(
+        send(address, "GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").0,
+        404
+    );
+    assert_eq!(stage.bans("obj.http.x"), [""; 0]);
+    // The token is said nowhere.
+    assert!(!stage.daemon.log().contains("0123456789abcdef"));
+    assert!(!stage.daemon.log().contains("wrong-wrong"));
+}
+
+#[test]
+fn a_ticket_tells_later() {
+    let (stage, address) = stage("");
+    stage.path.set_blocked(true);
+    let headers = format!("{TOKEN}Prefer: respond-async\r\n");
+    let (status, head, body) = post(address, &headers, r#"{"bans":["obj.http.x-model == one"]}"#);
+    assert_eq!(status, 202, "{body}");
+    assert!(body.contains("\"state\":\"pending\"") && body.contains("\"stored\":true"), "{body}");
+    let document: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let ticket = document["ticket"].as_str().unwrap();
+    assert!(head.contains(&format!("/api/v1/invalidations/{ticket}")), "{head}");
+    assert_eq!(look_up(address, ticket).0, 202);
+    // Who waits for a while is told the same.
+    let headers = format!("{TOKEN}Prefer: wait=1\r\n");
+    assert_eq!(post(address, &headers, r#"{"bans":["obj.http.x-model == two"]}"#).0, 202);
+    stage.path.set_blocked(false);
+    until("it has settled", || look_up(address, ticket).0 == 200);
+    assert!(look_up(address, ticket).2.contains("\"result\":\"taken\""));
+    until("both were taken", || stage.bans("obj.http.x-model").len() == 2);
+}
+
+#[test]
+fn no_more_than_the_rate() {
+    let (_stage, address) = stage("max_rate = 2.0\n");
+    let answers: Vec<u16> =
+        (0..6).map(|_| post(address, TOKEN, r#"{"verify":["rec"]}"#).0).collect();
+    assert!(answers.contains(&429), "{answers:?}");
+    assert!(answers.iter().filter(|status| **status == 200).count() >= 2, "{answers:?}");
+    // Who has no token does not use it up.
+    std::thread::sleep(Duration::from_millis(1_100));
+    for _ in 0..10 {
+        assert_eq!(post(address, "", "{}").0, 401);
+    }
+    assert_eq!(post(address, TOKEN, r#"{"verify":["rec"]}"#).0, 200);
+}
+
+#[test]
+fn tokens_are_replaced_by_a_reload() {
+    let (stage, address) = stage("");
+    let event = r#"{"verify":["rec"]}"#;
+    assert_eq!(post(address, TOKEN, event).0, 200);
+    std::fs::write(stage.place.path().join("tokens"), "fedcba9876543210\n").unwrap();
+    stage.daemon.signal("HUP");
+    until("the old one is gone", || post(address, TOKEN, event).0 == 401);
+    assert_eq!(post(address, "Authorization: bearer fedcba9876543210\r\n", event).0, 200);
+}

@@ -1,0 +1,198 @@
+//! Streams: taken, proven, confirmed, and acknowledged only then.
+
+use std::time::Duration;
+
+use super::{HOST, PATH, STREAM, Stage, cacheable, until};
+use crate::support::daemon::Daemon;
+
+#[test]
+fn an_event_is_taken_confirmed_and_acknowledged() {
+    let stage = Stage::of_stream("");
+    stage.origin.serve(PATH, cacheable("two"));
+    let id = stage.add(&["ban", "obj.http.x-model == one", "verify", "rec"]);
+    stage.wait_for_confirmation(&id, "taken");
+    assert_eq!(stage.body(), "two");
+    until("it is acknowledged", || stage.pending() == 0);
+    assert!(stage.confirmations().contains("\"host\":\"host-1\""));
+    assert_eq!(stage.bans("obj.http.x-model").len(), 1);
+    stage.daemon.wait("it is counted", || stage.results("inv", "taken") == Some(1.0));
+    let of_node = ["node=\"cache-01\""];
+    stage.daemon.wait("how long it took is counted", || {
+        stage.daemon.metric("purgewatch_time_to_fresh_seconds_count", &of_node) >= Some(1.0)
+    });
+    let labels = ["source=\"event\"", "result=\"accepted\""];
+    assert_eq!(stage.daemon.metric("purgewatch_bans_total", &labels), Some(1.0));
+}
+
+#[test]
+fn by_url_and_by_endpoint_and_proven() {
+    let stage = Stage::of_stream("");
+    stage.origin.serve(PATH, cacheable("two"));
+    let url = format!("http://{HOST}{PATH}");
+    let id = stage.add(&["url", &url, "prove", "20s"]);
+    stage.wait_for_confirmation(&id, "proven");
+    stage.origin.serve(PATH, cacheable("three"));
+    let id = stage.add(&["event", r#"{"endpoints":["rec"],"prove":"20s"}"#]);
+    stage.wait_for_confirmation(&id, "proven");
+    assert_eq!(stage.body(), "three");
+    // A ban that hits nothing proves nothing: it is tried again, and nothing waits for it.
+    stage.origin.serve(PATH, cacheable("four"));
+    let id = stage.add(&["ban", "obj.http.x-model == nope", "verify", "rec", "prove", "1s"]);
+    let behind = stage.add(&["ban", "obj.http.x-model == behind"]);
+    stage.wait_for_confirmation(&behind, "taken");
+    // The two from before, the one behind, and this one more than once.
+    stage.daemon.wait("it is handed in again", || stage.taken() >= 5.0);
+    assert_eq!(stage.pending(), 1, "{id} waits on");
+}
+
+#[test]
+fn nothing_is_acknowledged_before_the_node_took_it() {
+    let stage = Stage::of_stream("");
+    stage.path.set_blocked(true);
+    let ids: Vec<_> =
+        (0..5).map(|n| stage.add(&["ban", &format!("obj.http.x-model == m{n}")])).collect();
+    until("all are read", || stage.pending() == 5);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(stage.pending(), 5);
+    assert_eq!(stage.confirmations(), "");
+    stage.path.set_blocked(false);
+    until("all are acknowledged", || stage.pending() == 0);
+    let expected: Vec<_> = (0..5).map(|n| format!("obj.http.x-model == m{n}")).collect();
+    assert_eq!(stage.bans("obj.http.x-model == m"), expected, "in order");
+    for id in ids {
+        stage.wait_for_confirmation(&id, "taken");
+    }
+}
+
+#[test]
+fn what_cannot_be_carried_out_is_set_aside_and_nothing_behind_it_waits() {
+    let stage = Stage::of_stream("");
+    let broken = [
+        stage.add(&["event", "{\"bans\": [\"obj.http.x-model == one\""]),
+        stage.add(&["ban", "obj.http.x-model == one\nvcl.use boot"]),
+        stage.add(&["ban", "obj.http.x-model"]),
+        stage.add(&["nothing", "known"]),
+        stage.add(&["endpoint", "nope"]),
+        stage.add(&["event", "{}"]),
+        stage.add(&["url", "http://h/\u{1b}[2J"]),
+    ];
+    let good = stage.add(&["ban", "obj.http.x-model == good"]);
+    stage.wait_for_confirmation(&good, "taken");
+    for id in &broken {
+        stage.wait_for_confirmation(id, "refused");
+    }
+    until("all are acknowledged", || stage.pending() == 0);
+    let aside = stage.redis.cli(&["XLEN", "inv:set-aside"]);
+    assert_eq!(aside, broken.len().to_string());
+    let reasons = stage.redis.cli(&["XRANGE", "inv:set-aside", "-", "+"]);
+    assert!(reasons.contains("no endpoint nope is watched on this host"), "{reasons}");
+    stage.daemon.wait("they are counted", || {
+        stage.daemon.metric("purgewatch_events_set_aside_total", &[]) == Some(7.0)
+            && stage.results("inv", "refused") == Some(7.0)
+    });
+    assert!(!stage.daemon.log().contains('\u{1b}'), "{}", stage.daemon.log());
+    // For a node of another host.
+    let id = stage.add(&["ban", "obj.http.x-model == elsewhere", "node", "cache-77"]);
+    until("it is acknowledged", || stage.pending() == 0);
+    assert!(!stage.confirmations().contains(&id));
+    // 1 MB.
+    let large = format!("XADD inv * ban \"obj.http.x == {}\"\n", "a".repeat(1_000_000));
+    stage.redis.cli_lines(&large);
+    until("it is set aside", || {
+        stage.redis.cli(&["XLEN", "inv:set-aside"]) == "8" && stage.pending() == 0
+    });
+}
+
+#[test]
+fn a_burst_of_equal_events_is_few_bans() {
+    let stage = Stage::of_stream("debounce = \"1s\"\n");
+    let lines = "XADD inv * ban \"obj.http.x-model == same\"\n".repeat(1_000);
+    stage.redis.cli_lines(&lines);
+    until("all are acknowledged", || {
+        stage.pending() == 0 && stage.results("inv", "taken") == Some(1_000.0)
+    });
+    let bans = stage.bans("obj.http.x-model == same").len();
+    assert!((1..=4).contains(&bans), "{bans} bans");
+}
+
+#[test]
+fn redis_away_and_back() {
+    let mut stage = Stage::of_stream("");
+    stage.redis.kill();
+    let label = ["subscription=\"inv\""];
+    stage.daemon.wait("that is noticed", || {
+        stage.daemon.metric("purgewatch_subscription_up", &label) == Some(0.0)
+    });
+    assert!(stage.daemon.log().contains("inv: no events come"), "{}", stage.daemon.log());
+    stage.redis.start_again();
+    let id = stage.add(&["ban", "obj.http.x-model == one"]);
+    stage.wait_for_confirmation(&id, "taken");
+    stage.wait_for_up("inv");
+}
+
+#[test]
+fn what_was_trimmed_before_it_was_read_is_a_gap() {
+    let mut stage = Stage::of_stream("verify = [\"rec\"]\n");
+    let id = stage.add(&["ban", "obj.http.x-model == one"]);
+    stage.wait_for_confirmation(&id, "taken");
+    until("it is acknowledged", || stage.pending() == 0);
+    assert!(stage.daemon.stop().success());
+    for n in 0..20 {
+        stage.add(&["ban", &format!("obj.http.x-model == lost{n}")]);
+    }
+    stage.redis.cli(&["XTRIM", "inv", "MAXLEN", "5"]);
+    let before = stage.origin.hits(PATH);
+    stage.daemon.start_again();
+    stage.daemon.wait("the gap is counted", || {
+        stage.daemon.metric("purgewatch_events_lost_total", &[]) == Some(15.0)
+            && stage.daemon.metric("purgewatch_subscription_gaps_total", &[]) == Some(1.0)
+    });
+    until("the rest is done", || stage.pending() == 0);
+    assert_eq!(stage.bans("obj.http.x-model == lost").len(), 5);
+    assert!(stage.origin.hits(PATH) > before);
+}
+
+#[test]
+fn two_daemons_with_one_name() {
+    let stage = Stage::of_stream("");
+    let config = std::fs::read_to_string(stage.daemon.config()).unwrap();
+    let config = config.split_once("[defaults]").unwrap().1;
+    let second = Daemon::start(&format!("[defaults]{config}"));
+    second.wait("it says so", || second.log().contains("another daemon follows it as host-1"));
+    let label = ["subscription=\"inv\""];
+    assert_eq!(second.metric("purgewatch_subscription_up", &label), Some(0.0));
+    let id = stage.add(&["ban", "obj.http.x-model == one"]);
+    stage.wait_for_confirmation(&id, "taken");
+    assert_eq!(stage.bans("obj.http.x-model == one").len(), 1);
+}
+
+#[test]
+fn a_wrong_password_is_said() {
+    let stage = Stage::of_stream("");
+    std::fs::write(stage.place.path().join("password"), "wrong").unwrap();
+    let config = std::fs::read_to_string(stage.daemon.config()).unwrap();
+    let config = config.split_once("[defaults]").unwrap().1.replace("host-1", "host-2");
+    let second = Daemon::start(&format!("[defaults]{config}"));
+    second.wait("it says so", || second.log().contains("inv: no events come"));
+    let log = second.log();
+    assert!(log.contains("password"), "{log}");
+    assert!(!log.contains("wrong"), "{log}");
+}
+
+#[test]
+fn a_reload_that_changes_nothing_about_events_leaves_them_alone() {
+    let stage = Stage::of_stream("");
+    let config = std::fs::read_to_string(stage.daemon.config()).unwrap();
+    let rest = config.split_once("[defaults]").unwrap().1;
+    let rest = format!("[defaults]{rest}");
+    stage.daemon.reload(&rest);
+    stage.daemon.wait("it was read", || stage.daemon.log().contains("was read again"));
+    let id = stage.add(&["ban", "obj.http.x-model == one"]);
+    stage.wait_for_confirmation(&id, "taken");
+    // Another stream instead.
+    stage.daemon.reload(&rest.replace(STREAM, "[[subscription]]\nstream = \"other\"\n"));
+    stage.wait_for_up("other");
+    stage.redis.cli(&["XADD", "other", "*", "ban", "obj.http.x-model == other"]);
+    until("it is taken", || stage.bans("obj.http.x-model == other").len() == 1);
+    assert_eq!(stage.results("inv", "taken"), None, "its series are gone");
+}
