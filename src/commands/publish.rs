@@ -34,19 +34,25 @@ use crate::model::{EndpointName, HttpUrl, NodeName, parse_duration};
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// A ban, such as `obj.http.x-model == 7`; may be given several times, as may be the next five
+    /// How the result is written
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+
+    /// A ban, such as `obj.http.x-model == 7`; may be given several times
     #[arg(long, value_name = "EXPR", help_heading = "The event")]
     ban: Vec<String>,
-    /// Ban this URL on its host, by the headers that each host has configured for it
+    /// Ban this URL on its host, by the headers that each host has configured for it; may be
+    /// given several times
     #[arg(long, value_name = "URL", help_heading = "The event")]
     url: Vec<HttpUrl>,
-    /// Ban the URL of this endpoint, as each host has it configured, and verify the endpoint
+    /// Ban the URL of this endpoint, as each host has it configured, and verify the endpoint; may be
+    /// given several times
     #[arg(long, value_name = "NAME", value_parser = endpoint_name, help_heading = "The event")]
     endpoint: Vec<EndpointName>,
-    /// Verify this endpoint afterwards
+    /// Verify this endpoint afterwards; may be given several times
     #[arg(long, value_name = "NAME", value_parser = endpoint_name, help_heading = "The event")]
     verify: Vec<EndpointName>,
-    /// Only for this node [default: all]
+    /// Only for this node; may be given several times [default: all]
     #[arg(long, value_name = "NAME", value_parser = node_name, help_heading = "The event")]
     node: Vec<NodeName>,
     /// A host is done only when what is verified is fresh at its nodes, which may take so long: 1s
@@ -111,10 +117,6 @@ pub(super) struct Arguments {
         help_heading = "Confirmation"
     )]
     forget: Option<String>,
-
-    /// How the result is written
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Format,
 }
 
 const EXAMPLES: &str = "\

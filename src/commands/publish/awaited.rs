@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::super::Exit;
-use crate::event::{ConfirmedResult, Confirmation};
+use crate::event::{Confirmation, ConfirmedResult};
 use crate::ingest::Follower;
 use crate::model::{NodeName, Timestamp};
 

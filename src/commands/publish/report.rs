@@ -63,7 +63,11 @@ pub(super) fn exit(delivery: &Delivery) -> Exit {
             exit => exit,
         },
     };
-    delivery.awaited.entries().map(|(_, answer)| delivery.awaited.exit(answer)).fold(ended, Exit::max)
+    delivery
+        .awaited
+        .entries()
+        .map(|(_, answer)| delivery.awaited.exit(answer))
+        .fold(ended, Exit::max)
 }
 
 /// The status of what Redis did not do.
@@ -72,11 +76,9 @@ pub(super) const fn exit_before(error: &IngestError) -> Exit {
         Kind::PasswordRequired | Kind::WrongPassword | Kind::PasswordNotText => Exit::Secret,
         Kind::NotPermitted { .. } | Kind::Rejected { .. } => Exit::Rejected,
         // Another server or another stream has to be named.
-        Kind::Cluster
-        | Kind::Sentinel
-        | Kind::TooOld
-        | Kind::NotRedis
-        | Kind::WrongType => Exit::Usage,
+        Kind::Cluster | Kind::Sentinel | Kind::TooOld | Kind::NotRedis | Kind::WrongType => {
+            Exit::Usage
+        }
         _ => Exit::Unreachable,
     }
 }
@@ -188,7 +190,10 @@ fn last_seen(follower: Option<&Follower>, clock: Clock) -> String {
     };
     let ago = unseen(follower, clock);
     if ago < UNSEEN {
-        return format!("the host was seen {} ago, so its daemon runs: its log says more", seconds(ago));
+        return format!(
+            "the host was seen {} ago, so its daemon runs: its log says more",
+            seconds(ago)
+        );
     }
     format!(
         "the host was last seen {} ago; if it is gone for good: purgewatch publish --forget {}",
@@ -381,7 +386,12 @@ impl<'a> Document<'a> {
 fn event_item(examined: &Examined) -> EventItem<'_> {
     let event = &examined.event;
     EventItem {
-        bans: event.bans.iter().zip(&examined.bans).map(|(text, ban)| ban_item(text, ban)).collect(),
+        bans: event
+            .bans
+            .iter()
+            .zip(&examined.bans)
+            .map(|(text, ban)| ban_item(text, ban))
+            .collect(),
         urls: event.urls.iter().map(ToString::to_string).collect(),
         endpoints: event.endpoints.iter().map(EndpointName::as_str).collect(),
         verify: event.verify.iter().map(EndpointName::as_str).collect(),

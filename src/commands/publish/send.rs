@@ -74,10 +74,7 @@ pub(super) enum Trouble {
 ///
 /// # Errors
 /// When the runtime or the signal handlers cannot be set up. Nothing was published then.
-pub(super) fn deliver(
-    errand: &Errand<'_>,
-    told: &mut dyn FnMut(StreamId),
-) -> io::Result<Delivery> {
+pub(super) fn deliver(errand: &Errand<'_>, told: &mut dyn FnMut(StreamId)) -> io::Result<Delivery> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let delivery = runtime.block_on(async {
         let mut interrupts = Interrupts::listen()?;
