@@ -240,7 +240,7 @@ impl Events {
             // It is as if it had not been handed in: nothing may be lost by that.
             Ending::Dropped => true,
             Ending::Unproven => work.failures + 1 < attempts,
-            Ending::Taken | Ending::Proven | Ending::Rejected => false,
+            Ending::Taken | Ending::Proven | Ending::Unprovable | Ending::Rejected => false,
         };
         if again {
             return self.again(work);
@@ -252,7 +252,7 @@ impl Events {
             Ending::Taken => EventResult::Taken,
             Ending::Proven => EventResult::Proven,
             Ending::Rejected => EventResult::Rejected,
-            Ending::Unproven | Ending::Dropped => EventResult::Unproven,
+            Ending::Unprovable | Ending::Unproven | Ending::Dropped => EventResult::Unproven,
         };
         self.count(&work.origin, result);
         let why = (ending == Ending::Rejected || ending == Ending::Unproven)

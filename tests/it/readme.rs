@@ -13,6 +13,7 @@ use regex::Regex;
 
 use crate::support::daemon::{Daemon, QUICK, endpoint, peers, purgewatch};
 use crate::support::origin::{Origin, Response};
+use crate::support::redis::{PASSWORD, Redis};
 use crate::support::varnish::{Options, Varnishd};
 
 fn root() -> &'static Path {
@@ -115,7 +116,7 @@ struct Exported {
 }
 
 /// The metrics of a daemon that has seen a fresh endpoint, and then an old one: only that one has
-/// a cause. It has a ban for a node that is not there as well.
+/// a cause. It has a ban for a node that is not there as well, and an event from a stream.
 fn scraped() -> BTreeMap<String, Exported> {
     let origin = Origin::start();
     origin.serve("/", Response::ok("one").header("Cache-Control", "max-age=3600"));
@@ -130,11 +131,21 @@ fn scraped() -> BTreeMap<String, Exported> {
                    endpoints = [\"http://rec.example.com/v/{value}/\"]\norigin = \"origin\"\n\
                    nodes = [\"cache-01\"]\n";
     origin.serve("/current", Response::ok("1"));
+    let redis = Redis::start();
+    let password = varnishd.dir().join("password");
+    fs::write(&password, PASSWORD).unwrap();
+    let events = format!(
+        "[redis]\nurl = \"redis://127.0.0.1:{}\"\npassword_file = \"{}\"\nname = \"a\"\n\
+         [[subscription]]\nstream = \"inv\"\n[invalidations]\nsocket = \"{}\"\n",
+        redis.port,
+        password.display(),
+        varnishd.dir().join("events").display()
+    );
     let config = format!(
-        "socket = \"{}\"\n{QUICK}{}{away}{}",
+        "socket = \"{}\"\n{QUICK}{}{away}{}{pointer}{events}",
         socket.display(),
         peers(&varnishd, origin.address).replacen("[[origin]]", canary, 1),
-        endpoint("rec", "/", "nodes = [\"cache-01\"]") + pointer
+        endpoint("rec", "/", "nodes = [\"cache-01\"]")
     );
     let daemon = Daemon::start(&config);
     daemon.wait_for_state("rec", "fresh");
@@ -145,6 +156,13 @@ fn scraped() -> BTreeMap<String, Exported> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.0 202 "), "{answer}");
+    daemon.wait("the stream is followed", || {
+        daemon.metric("purgewatch_subscription_up", &[]) == Some(1.0)
+    });
+    redis.cli(&["XADD", "inv", "*", "ban", "obj.http.x == 2"]);
+    daemon.wait("an event came", || {
+        daemon.metric("purgewatch_subscription_last_event_timestamp_seconds", &[]).is_some()
+    });
     daemon.wait("the canary is proven", || {
         daemon.metric("purgewatch_canary_last_proven_timestamp_seconds", &[]).is_some()
     });
@@ -221,7 +239,17 @@ fn every_value_of_a_closed_label_is_documented_and_no_other() {
             values,
         );
     }
-    let open = ["endpoint", "variant", "node", "origin", "pointer", "version", "os", "arch"];
+    let open = [
+        "endpoint",
+        "variant",
+        "node",
+        "origin",
+        "pointer",
+        "subscription",
+        "version",
+        "os",
+        "arch",
+    ];
     let mut real = BTreeMap::new();
     for (name, metric) in scraped() {
         for (label, values) in metric.labels {

@@ -1,5 +1,7 @@
 //! The alerts, with what each waits for.
 
+mod events;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -59,6 +61,7 @@ pub(super) fn of(config: &Config, job: &str, least: Duration) -> Vec<Alert> {
     alerts.push(origin_down(slowest, least));
     alerts.extend(pointer_broken(config, least));
     alerts.extend(pointer_unverifiable(config, least));
+    alerts.extend(events::of(config, least));
     alerts.push(reload_failed(least));
     alerts.push(not_stored(least));
     alerts.push(daemon_down(job, least));

@@ -12,8 +12,10 @@ use crate::verdict::State;
 pub(super) enum Ending {
     /// Every node took it; no proof was asked for.
     Taken,
-    /// It is proven, or there is nothing to prove it by.
+    /// It is proven.
     Proven,
+    /// It was taken everywhere, and there is nothing to prove it by: trying again cannot help.
+    Unprovable,
     /// It was taken everywhere, and not seen to be fresh in time somewhere.
     Unproven,
     /// varnishd does not take it.
@@ -25,7 +27,8 @@ pub(super) enum Ending {
 pub(super) fn ending(nodes: &BTreeMap<NodeName, Settled>) -> Ending {
     let each = nodes.values().map(|settled| match settled {
         Settled::Taken { .. } => Ending::Taken,
-        Settled::Proven { .. } | Settled::Unprovable { .. } => Ending::Proven,
+        Settled::Proven { .. } => Ending::Proven,
+        Settled::Unprovable { .. } => Ending::Unprovable,
         Settled::Unproven { .. } => Ending::Unproven,
         Settled::Rejected { .. } => Ending::Rejected,
         Settled::Dropped { .. } => Ending::Dropped,
@@ -124,7 +127,10 @@ mod tests {
         let rejected = Settled::Rejected { reason: "106".to_owned() };
         let dropped = Settled::Dropped { why: Dropped::Full };
         assert_eq!(ending(&nodes(std::slice::from_ref(&taken))), Ending::Taken);
-        assert_eq!(ending(&nodes(&[taken.clone(), proven])), Ending::Proven);
+        assert_eq!(ending(&nodes(&[taken.clone(), proven.clone()])), Ending::Proven);
+        // Never called proven without proof.
+        let unprovable = Settled::Unprovable { why: Unprovable::NothingWatched };
+        assert_eq!(ending(&nodes(&[unprovable, proven])), Ending::Unprovable);
         assert_eq!(ending(&nodes(&[rejected.clone(), taken.clone()])), Ending::Rejected);
         assert_eq!(ending(&nodes(&[rejected, dropped, taken])), Ending::Dropped);
     }
