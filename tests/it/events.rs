@@ -2,6 +2,8 @@
 
 mod channel;
 mod door;
+mod flood;
+mod hosts;
 mod stream;
 
 use std::fs;

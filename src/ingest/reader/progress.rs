@@ -10,8 +10,9 @@ const MOST_UNCHECKED: usize = 8_192;
 /// holds.
 ///
 /// The server's own counter (`entries-read` of XINFO GROUPS) cannot be used for this while it
-/// runs: Redis 7.0 adds one for each entry that it delivers, also across a trimmed range. It is
-/// corrected whenever a loss was found.
+/// runs: Redis 7.0 adds one for each entry that it delivers, also across a trimmed range, and does
+/// not write it to its append-only file, so that it is too low after a restart of the server. It is
+/// corrected whenever a loss was found, and when it is seen to be wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Progress {
     /// The newest entry delivered.
@@ -61,8 +62,15 @@ impl Progress {
         let unchecked = std::mem::take(&mut self.unchecked);
         let believed = self.position.map(|position| position + count(unchecked.len()));
         self.position = believed;
-        let gone = info.added?.saturating_sub(info.length);
+        let added = info.added?;
+        let gone = added.saturating_sub(info.length);
+        let is_last = info.last <= self.last;
         let (actual, at) = match info.first {
+            // All that ever came was read.
+            None if is_last => {
+                self.position = Some(added);
+                return None;
+            }
             // All that was read is gone, and perhaps more.
             Some(first) if first > self.last => (gone, first.predecessor()),
             None => (gone, info.last.max(self.last)),
@@ -71,6 +79,11 @@ impl Progress {
             Some(first) => {
                 let before = unchecked.partition_point(|id| *id < first);
                 if before == 0 && unchecked.first() != Some(&first) {
+                    // What is older than anything unread is still there: nothing was lost, whatever
+                    // was believed.
+                    if is_last {
+                        self.position = Some(added);
+                    }
                     return None;
                 }
                 (gone + count(unchecked.len() - before), self.last)
@@ -137,6 +150,24 @@ mod tests {
         assert_eq!(progress.check(&info(Some(51), 2, 2)), None);
         progress.read([51, 52].map(id).into_iter());
         assert_eq!(progress.check(&info(Some(51), 2, 2)), None);
+    }
+
+    /// After a restart of the server with an append-only file.
+    #[test]
+    fn a_counter_that_is_too_low_invents_no_loss() {
+        let mut progress = Progress::new(id(36), Some(0));
+        assert_eq!(progress.check(&info(Some(1), 36, 36)), None);
+        assert_eq!(progress.standing(), Some((id(36), 36)));
+        let mut progress = Progress::new(id(36), Some(0));
+        assert_eq!(progress.check(&info(None, 0, 36)), None);
+        assert_eq!(progress.standing(), Some((id(36), 36)));
+        // Two more came and are not read: what is behind them is not known yet.
+        let mut progress = Progress::new(id(36), Some(0));
+        assert_eq!(progress.check(&info(Some(1), 38, 38)), None);
+        progress.read([37, 38].map(id).into_iter());
+        assert_eq!(progress.check(&info(Some(1), 38, 38)), None);
+        assert_eq!(progress.check(&info(None, 0, 38)), None);
+        assert_eq!(progress.check(&info(Some(41), 1, 41)), Some(2));
     }
 
     #[test]

@@ -217,6 +217,7 @@ impl<'a> Reading<'a> {
             .ok_or_else(|| self.link.unexpected("XREADGROUP", "a list of entries"))?;
         self.progress.read(entries.iter().map(|(id, _)| *id));
         self.memory.last = Some(self.progress.last());
+        self.memory.position = self.progress.standing();
         let count = entries.len();
         // Entries are like those before them, as a rule: as many as make an answer of a quarter of
         // what is allowed.

@@ -33,6 +33,8 @@ const LONGEST_UNINSPECTED: Duration = Duration::from_secs(3_600);
 pub(super) struct Memory {
     /// The newest entry that was read.
     pub(super) last: Option<StreamId>,
+    /// Which entry of the stream that is, counted from the first one ever added, if it is known.
+    pub(super) position: Option<(StreamId, u64)>,
     /// So many entries are read at once; fewer after an answer that was too long.
     pub(super) at_once: usize,
     /// The one entry that was asked for by itself when the answer was too long.
@@ -49,6 +51,7 @@ impl Default for Memory {
     fn default() -> Self {
         Self {
             last: None,
+            position: None,
             at_once: MOST_AT_ONCE,
             suspect: None,
             uninspected: None,
@@ -202,7 +205,7 @@ async fn enter_group(
     let inspect = memory.inspects();
     let mut ask = Pipeline::new();
     ask.cmd("XINFO").arg("GROUPS").arg(stream);
-    if created && known.is_none() && inspect {
+    if inspect {
         ask.cmd("XINFO").arg("STREAM").arg(stream);
     }
     let answers = link.transact("XINFO", &ask).await?.unwrap_or_default();
@@ -210,14 +213,17 @@ async fn enter_group(
         .first()
         .and_then(|answer| reply::group_info(answer, &group))
         .ok_or_else(|| link.unexpected("XINFO GROUPS", "the group"))?;
-    // A new group stands at the end of the stream, whose number is not in the group's own record.
-    // What was added since it was made (a moment ago) is read, not lost, and not counted as read.
-    let position = info.read.or_else(|| {
+    // A group at the end of the stream stands at its last number, whatever the server's counter of
+    // the group says: a new group has none, and a restart of the server sets it back. What was added
+    // to a new one since it was made (a moment ago) is read, not lost, and not counted as read.
+    let at_end = || {
         let stream = answers.get(1).and_then(reply::stream_info)?;
-        let behind = u64::from(stream.last > info.delivered);
-        (behind == 0).then_some(stream.added?)
-    });
-    if let (true, Some(position)) = (created, position) {
+        stream.added.filter(|_| stream.last <= info.delivered)
+    };
+    let remembered = memory.position.filter(|(at, _)| !created && *at == info.delivered);
+    let remembered = remembered.map(|(_, position)| position);
+    let position = remembered.or_else(at_end).or(info.read);
+    if let Some(position) = position.filter(|_| created || info.read != position) {
         let mut set = cmd("XGROUP");
         set.arg("SETID").arg(stream).arg(&group).arg(info.delivered.to_string());
         set.arg("ENTRIESREAD").arg(position);

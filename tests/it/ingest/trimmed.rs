@@ -60,6 +60,42 @@ async fn a_stream_that_was_emptied_is_counted_too() {
     second.silence(Duration::from_millis(200)).await;
 }
 
+/// Redis 7.0 does not keep in its append-only file how many entries a group has read.
+#[tokio::test]
+async fn a_restart_of_the_server_invents_no_loss() {
+    let mut redis = Redis::start();
+    let mut first = Following::new_group(&redis).await;
+    for _ in 0..3 {
+        add(&redis, "read");
+        let id = first.entry().await.id;
+        first.handle.finish([id]);
+    }
+    first.written().await;
+    redis.kill();
+    first.down().await;
+    redis.start_again();
+    first.up_again().await;
+    add(&redis, "after");
+    let id = first.entry().await.id;
+    first.handle.finish([id]);
+    first.written().await;
+    redis.cli(&["XTRIM", "invalidations", "MAXLEN", "0"]);
+    add(&redis, "behind what was trimmed");
+    let (id, text) = first.value().await;
+    assert_eq!(text, "behind what was trimmed");
+    first.handle.finish([id]);
+    first.stop().await;
+    // And while nobody follows it.
+    redis.kill();
+    redis.start_again();
+    redis.cli(&["XTRIM", "invalidations", "MAXLEN", "0"]);
+    let mut second = follow(&redis);
+    second.up().await;
+    add(&redis, "last");
+    assert_eq!(second.value().await.1, "last");
+    second.silence(Duration::from_millis(200)).await;
+}
+
 #[tokio::test]
 async fn trimming_past_a_reader_that_is_held_up_is_counted() {
     let redis = Redis::start();
