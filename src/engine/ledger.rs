@@ -9,8 +9,9 @@
 //!
 //! A node that is to take bans is first asked which processes it has, and whether it keeps objects
 //! over a restart. Bans from before the start of its cache process are void: nothing in it is
-//! older than they are. Where it cannot be told when the process was started, the ban is sent: one
-//! too many costs a moment, one too few leaves old content in the cache. The others are sent in
+//! older than they are. That a process was started later is certain where varnishd, asked after the
+//! ban, named another one or said that there was none. Else the ban is sent: one too many costs a
+//! moment, one too few leaves old content in the cache. The others are sent in
 //! the order in which they were issued, one after the other, up to the first that fails. A ban
 //! counts as taken with status 200 and never without; one whose answer was lost is sent again.
 //!
@@ -62,7 +63,6 @@ pub struct Ledger {
     /// The longest ban list that a node may have before bans are held back; zero is no limit.
     ban_list_limit: usize,
     next: u64,
-    moment: u64,
     dropped: [u64; DropReason::ALL.len()],
     outputs: VecDeque<LedgerOutput>,
     random: fastrand::Rng,
@@ -225,7 +225,6 @@ impl Ledger {
             bytes: 0,
             ban_list_limit: 0,
             next: 1,
-            moment: 0,
             dropped: [0; DropReason::ALL.len()],
             outputs: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
@@ -279,10 +278,7 @@ impl Ledger {
                 Some(Err(Miss { result: BanResult::Rejected, reason })) => {
                     Standing::Rejected { at: now, reason }
                 }
-                Some(Err(miss)) => {
-                    let before = self.nodes.get(&node).and_then(|node| node.last);
-                    Standing::Pending(Pending::after(miss, before))
-                }
+                Some(Err(miss)) => Standing::Pending(Pending::after(miss)),
                 None => Standing::Pending(Pending::default()),
             };
             standings.insert(node, standing);

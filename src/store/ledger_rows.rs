@@ -126,9 +126,13 @@ struct StoredMiss {
 #[serde(rename_all = "snake_case")]
 enum StoredEvidence {
     None,
-    Running { manager: u32, worker: Option<u32> },
+    Running {
+        manager: u32,
+        worker: Option<u32>,
+    },
     Stopped,
-    Refused { manager: u32 },
+    /// Written by versions before this one, and no evidence.
+    Refused {},
 }
 
 impl Stored {
@@ -147,7 +151,6 @@ impl Stored {
                         StoredEvidence::Running { manager, worker }
                     }
                     Evidence::Stopped => StoredEvidence::Stopped,
-                    Evidence::Refused { manager } => StoredEvidence::Refused { manager },
                 },
             },
             Standing::Taken { at } => Self::Taken { at: wall(*at) },
@@ -171,12 +174,11 @@ impl Stored {
                     }
                 };
                 let evidence = match evidence {
-                    StoredEvidence::None => Evidence::None,
+                    StoredEvidence::None | StoredEvidence::Refused {} => Evidence::None,
                     StoredEvidence::Running { manager, worker } => {
                         Evidence::Running(Process { manager, worker })
                     }
                     StoredEvidence::Stopped => Evidence::Stopped,
-                    StoredEvidence::Refused { manager } => Evidence::Refused { manager },
                 };
                 Standing::Pending(PendingBan { last, uncertain, evidence, losses })
             }
@@ -196,6 +198,15 @@ impl Stored {
 pub(super) mod tests {
     use super::*;
 
+    #[test]
+    fn what_versions_before_took_for_evidence_is_read_and_is_none() {
+        let stored = r#"{"is": "pending", "uncertain": false, "losses": 0,
+            "evidence": {"refused": {"manager": 9}}}"#;
+        let stored: Stored = serde_json::from_str(stored).unwrap();
+        let Some(Standing::Pending(pending)) = stored.into_standing() else { panic!() };
+        assert_eq!(pending, PendingBan::default());
+    }
+
     /// An entry with a node of every standing.
     pub(in crate::store) fn samples() -> Vec<Entry> {
         let at = Timestamp::from_millis(1_700_000_000_000);
@@ -208,7 +219,7 @@ pub(super) mod tests {
             pending(Evidence::None, None),
             pending(Evidence::Running(process), Some(miss.clone())),
             pending(Evidence::Stopped, Some(miss.clone())),
-            pending(Evidence::Refused { manager: 9 }, Some(miss)),
+            pending(Evidence::None, Some(miss)),
             Standing::Taken { at },
             Standing::Rejected { at, reason: "rejected".to_owned() },
             Standing::Void { at, because: Needless::Restarted },

@@ -26,29 +26,20 @@ pub(super) struct Node {
     pub(super) configured: bool,
     pub(super) pending: Waiting,
     pub(super) pace: Pace,
-    /// The processes that were last seen there; `None` also where of two that were seen at the
-    /// same time nobody can tell which is the later one.
-    pub(super) last: Option<Process>,
-    /// When that was known.
-    last_known: Moment,
     request: Under,
     failures: u32,
     /// The latest ban that had been issued when an attempt last failed.
     missed_up_to: EntryId,
     next_attempt: Timestamp,
-    /// When the check of its admin port began that is under way.
+    /// What the check of its admin port that is under way can tell about.
     checked: Option<Begun>,
 }
-
-/// Counts what happened, to tell what was before what.
-type Moment = u64;
 
 /// When a look at a node began.
 #[derive(Debug, Clone, Copy)]
 struct Begun {
     /// The latest ban that had been issued: of later ones the look says nothing.
     up_to: EntryId,
-    at: Moment,
 }
 
 /// What is being asked of a node.
@@ -89,29 +80,24 @@ impl Node {
 }
 
 impl Pending {
-    /// A ban that missed a node, which had the processes `before` when it was last seen.
-    pub(super) fn after(miss: Miss, before: Option<Process>) -> Self {
+    /// A ban that missed a node.
+    pub(super) fn after(miss: Miss) -> Self {
         let mut pending = Self::default();
-        pending.missed(miss, before);
+        pending.missed(miss);
         pending
     }
 
-    fn missed(&mut self, miss: Miss, before: Option<Process>) {
+    fn missed(&mut self, miss: Miss) {
         self.uncertain |= miss.result == BanResult::Unconfirmed;
         self.losses = if miss.is_loss() { self.losses.saturating_add(1) } else { 0 };
-        self.learn_from(&miss, before);
+        self.learn_from(&miss);
         self.last = Some(miss);
     }
 
     /// What a miss says of the cache process.
-    fn learn_from(&mut self, miss: &Miss, before: Option<Process>) {
+    fn learn_from(&mut self, miss: &Miss) {
         if miss.result == BanResult::CacheStopped && !miss.is_loss() {
             self.evidence = Evidence::Stopped;
-        } else if miss.is_refused_connection()
-            && self.evidence == Evidence::None
-            && let Some(Process { manager, .. }) = before
-        {
-            self.evidence = Evidence::Refused { manager };
         }
     }
 }
@@ -196,7 +182,7 @@ impl Ledger {
     pub fn delivered(&mut self, name: &NodeName, results: Vec<Result<(), Miss>>, now: Timestamp) {
         let Some(node) = self.nodes.get_mut(name) else { return };
         let Under::Delivery(groups) = std::mem::take(&mut node.request) else { return };
-        let (before, missed_up_to) = (node.last, node.missed_up_to);
+        let missed_up_to = node.missed_up_to;
         node.pace.answered(results.len());
         for entry in groups.iter().flatten().filter_map(|id| self.entries.get(id)) {
             node.pending.hand_back(entry);
@@ -217,7 +203,7 @@ impl Ledger {
                         self.settle(*id, name, Standing::Taken { at: now });
                     }
                 }
-                Err(miss) => failed |= self.missed(name, group, &miss, before, now),
+                Err(miss) => failed |= self.missed(name, group, &miss, now),
             }
         }
         if taken > 0 {
@@ -234,18 +220,11 @@ impl Ledger {
     }
 
     /// Notes that a node did not take a ban. Returns whether it is to be tried again.
-    fn missed(
-        &mut self,
-        name: &NodeName,
-        group: &[EntryId],
-        miss: &Miss,
-        before: Option<Process>,
-        now: Timestamp,
-    ) -> bool {
+    fn missed(&mut self, name: &NodeName, group: &[EntryId], miss: &Miss, now: Timestamp) -> bool {
         let mut again = false;
         for id in group {
             let Some(mut pending) = self.pending(*id, name).cloned() else { continue };
-            pending.missed(miss.clone(), before);
+            pending.missed(miss.clone());
             let gives_up = miss.result == BanResult::Rejected || pending.losses >= LOSSES;
             again |= !gives_up;
             if gives_up {
@@ -300,9 +279,8 @@ impl Ledger {
     }
 
     /// A look at a node begins.
-    fn begun(&mut self) -> Begun {
-        self.moment += 1;
-        Begun { up_to: EntryId::new(self.next.saturating_sub(1)), at: self.moment }
+    fn begun(&self) -> Begun {
+        Begun { up_to: EntryId::new(self.next.saturating_sub(1)) }
     }
 
     /// What waits for a node and may be needless: what is seen of the node is noted there.
@@ -313,13 +291,6 @@ impl Ledger {
 
     /// Notes which processes a node had at some time since the look began.
     fn learn(&mut self, name: &NodeName, process: Process, begun: Begun) {
-        self.moment += 1;
-        if let Some(node) = self.nodes.get_mut(name) {
-            // Two looks at a time that saw different ones: either may be the later one.
-            let is_later = begun.at > node.last_known || node.last == Some(process);
-            node.last = is_later.then_some(process);
-            node.last_known = self.moment;
-        }
         for id in self.voidable(name, begun.up_to) {
             let Some(mut pending) = self.pending(id, name).cloned() else { continue };
             // What shows a restart already must not be covered up by what came after it: whether
@@ -332,10 +303,9 @@ impl Ledger {
     }
 
     fn learn_from_failure(&mut self, name: &NodeName, miss: &Miss, begun: Begun) {
-        let before = self.nodes.get(name).and_then(|node| node.last);
         for id in self.voidable(name, begun.up_to) {
             let Some(mut pending) = self.pending(id, name).cloned() else { continue };
-            pending.learn_from(miss, before);
+            pending.learn_from(miss);
             pending.last = Some(miss.clone());
             self.settle(id, name, Standing::Pending(pending));
         }

@@ -137,6 +137,10 @@ pub struct Process {
 
 /// What is known of a node's cache process at the time of a ban or after it. It decides whether
 /// the process that runs when the node is back can hold anything from before the ban.
+///
+/// Only what varnishd itself said counts. A connection that is refused says nothing: a packet filter
+/// that rejects, a relay or a proxy whose varnishd is up refuses as well, and what was seen of the
+/// processes before the ban does not tell whether they were started before it or after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Evidence {
     /// Nothing.
@@ -146,12 +150,6 @@ pub enum Evidence {
     Running(Process),
     /// After the ban was issued there was no cache process: whichever runs later, started later.
     Stopped,
-    /// After the ban was issued nobody listened at the admin port, which this manager had had
-    /// before. Another manager was started later; the same one was hidden by a packet filter.
-    Refused {
-        /// The manager before.
-        manager: u32,
-    },
 }
 
 /// How a ban stands with one node.
@@ -275,11 +273,6 @@ impl Needless {
 }
 
 impl Miss {
-    /// Whether nobody listened at the admin port.
-    pub(super) fn is_refused_connection(&self) -> bool {
-        self.reason == "refused"
-    }
-
     /// Whether the cache process was lost while it carried out the ban.
     pub(super) fn is_loss(&self) -> bool {
         self.reason == "child_lost"
@@ -297,7 +290,6 @@ impl Evidence {
             Self::None => false,
             Self::Running(before) => before != now,
             Self::Stopped => true,
-            Self::Refused { manager } => manager != now.manager,
         }
     }
 
@@ -393,7 +385,5 @@ mod tests {
         assert!(Evidence::Running(up).shows_restart(process(4, Some(2))));
         assert!(!Evidence::Running(up).shows_restart(process(4, None)), "it will start yet");
         assert!(Evidence::Stopped.shows_restart(up));
-        assert!(!Evidence::Refused { manager: 1 }.shows_restart(up), "hidden, not gone");
-        assert!(Evidence::Refused { manager: 9 }.shows_restart(up));
     }
 }

@@ -292,14 +292,7 @@ impl World {
             Action::Path(at, path) => {
                 let path =
                     [Path::Open, Path::Open, Path::Dropped, Path::Refused][usize::from(path)];
-                if path == Path::Refused && self.nodes[at].path != Path::Refused {
-                    // The daemon has seen the varnishd that the filter hides.
-                    self.check(at);
-                }
-                let seen = self.nodes[at].path == Path::Open && self.nodes[at].manager_runs;
-                if path != Path::Refused || seen {
-                    self.nodes[at].path = path;
-                }
+                self.nodes[at].path = path;
             }
             Action::RestartWorker(at) => {
                 let varnish = &mut self.nodes[at];
@@ -308,11 +301,10 @@ impl World {
                 }
             }
             Action::StopWorker(at) => self.nodes[at].worker = None,
-            Action::StopManager(at) if self.nodes[at].path != Path::Refused => {
+            Action::StopManager(at) => {
                 self.nodes[at].worker = None;
                 self.nodes[at].manager_runs = false;
             }
-            Action::StopManager(_) => {}
             Action::Start(at) => {
                 let varnish = &mut self.nodes[at];
                 if !varnish.manager_runs {
@@ -451,10 +443,12 @@ fn a_node_that_was_out_of_reach_gets_what_it_missed_in_order() {
 #[test]
 fn a_cache_that_was_started_after_the_ban_does_not_need_it() {
     for (stop, expected) in [
-        (Action::StopManager(0), "void"),
         (Action::StopWorker(0), "void"),
         // Behind a filter a restart may have been before the ban as well.
         (Action::Path(0, 2), "taken"),
+        (Action::Path(0, 3), "taken"),
+        // A filter that rejects looks like this from outside.
+        (Action::StopManager(0), "taken"),
     ] {
         let mut world = world();
         world.act(&Action::Check(0));
@@ -467,6 +461,22 @@ fn a_cache_that_was_started_after_the_ban_does_not_need_it() {
         assert_eq!(labels(&world, 0), [expected], "{stop:?}");
         assert_eq!(texts(&world, 0).len(), usize::from(expected == "taken"));
     }
+}
+
+#[test]
+fn a_restart_behind_a_path_that_refuses_may_have_been_before_the_ban() {
+    let mut world = world();
+    world.act(&Action::Check(0));
+    world.act(&Action::Path(0, 3));
+    world.act(&Action::StopManager(0));
+    world.act(&Action::Start(0));
+    // By now there may be old content in the new cache.
+    world.act(&Action::Command(1));
+    world.act(&Action::Check(0));
+    world.act(&Action::Path(0, 0));
+    world.act(&Action::Wait(5));
+    assert_eq!(labels(&world, 0), ["taken"]);
+    assert_eq!(texts(&world, 0).len(), 1);
 }
 
 #[test]

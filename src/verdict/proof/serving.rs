@@ -13,6 +13,10 @@ const AGE_ERROR: Duration = Duration::from_millis(1_500);
 /// An object that was younger than this, in seconds, cannot be told from its successor by `Age`.
 const TELLING_AGE: u64 = 3;
 
+/// An `Age` of so many seconds or more says nothing: it stands for every number that a cache cannot
+/// count to (RFC 9111 section 1.2.2), and nothing is 68 years old.
+const COUNTLESS_AGE: u64 = 1 << 31;
+
 /// What a node served at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Serving {
@@ -201,9 +205,12 @@ impl Before {
 }
 
 fn by_age(before: &Serving, now: &Serving) -> Sameness {
-    let (Some(old), Some(new)) = (before.age, now.age) else { return Sameness::Unclear };
-    let would_be = Duration::from_secs(old) + now.at.since(before.at);
-    let goes_on = Duration::from_secs(new) + AGE_ERROR >= would_be;
+    let countable = |age: Option<u64>| age.filter(|age| *age < COUNTLESS_AGE);
+    let (Some(old), Some(new)) = (countable(before.age), countable(now.age)) else {
+        return Sameness::Unclear;
+    };
+    let would_be = Duration::from_secs(old).saturating_add(now.at.since(before.at));
+    let goes_on = Duration::from_secs(new).saturating_add(AGE_ERROR) >= would_be;
     match goes_on {
         false => Sameness::Other(Basis::Age),
         true if old >= TELLING_AGE && before.date == now.date => Sameness::Same(Basis::Age),

@@ -18,7 +18,12 @@ pub struct Relay {
 
 impl Relay {
     pub fn open(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1:0".parse().unwrap(), target)
+    }
+
+    /// At this address: that of one that was dropped, which refused connections meanwhile.
+    pub fn at(address: SocketAddr, target: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let (blocked, stopping) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
         let acceptor = std::thread::spawn({
