@@ -44,10 +44,12 @@ pub(super) fn tell_daemon(bans: &Bans, chosen: &Chosen, reports: &[NodeReport]) 
     let path = configured.unwrap_or(Path::new(USUAL_SOCKET));
     let stream = match UnixStream::connect(path) {
         Ok(stream) => stream,
-        // No daemon, as on most hosts that only send bans.
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound && chosen.config.is_none() => return,
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
-            return nobody_delivers(path, reports);
+            let state = chosen.config.as_ref().map(|config| &config.daemon.state_dir);
+            if configured.is_some() || state.is_some_and(|directory| directory.is_dir()) {
+                nobody_delivers(path, reports);
+            }
+            return;
         }
         Err(fault) => return warn(path, &Fault::NotTold(fault.to_string()), missed(bans, reports)),
     };
@@ -97,7 +99,7 @@ fn say_who_delivers(reports: &[NodeReport], unknown: &BTreeSet<String>) {
     }
 }
 
-/// With a configuration, somebody may count on a daemon that does not run here.
+/// Where a daemon belongs, somebody may count on it. On a host that only sends bans, nobody does.
 fn nobody_delivers(path: &Path, reports: &[NodeReport]) {
     let behind: Vec<_> = behind(reports).collect();
     if !behind.is_empty() {
