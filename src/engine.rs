@@ -278,10 +278,12 @@ impl Engine {
                 added.sort_by(|a, b| a.node.cmp(&b.node));
             }
         }
+        let backlogs: HashMap<_, _> = self.ledger.backlogs().collect();
         let nodes = self.nodes.values().map(|node| NodeSnapshot {
             node: node.name.clone(),
             admin: node.state.clone(),
             canary: self.canaries.state(&node.name),
+            pending_bans: backlogs.get(&node.name).map_or(0, |backlog| backlog.pending),
             level: node.consistency.level(open.get(&node.name).map_or(&[], Vec::as_slice), now),
         });
         let nodes = nodes.collect();

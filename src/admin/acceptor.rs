@@ -120,7 +120,12 @@ impl Acceptor {
                     ended = pending.next() => match ended {
                         Ok(connection) => return Ok(connection),
                         // It is ours to mend, whoever dials in.
-                        Err(error @ AdminError { kind: Kind::SecretUnreadable { .. }, .. }) => {
+                        Err(
+                            error @ AdminError {
+                                kind: Kind::SecretUnreadable { .. } | Kind::SecretMissing { .. },
+                                ..
+                            },
+                        ) => {
                             return Err(error);
                         }
                         Err(error) => keep_most_telling(&mut failed, error),

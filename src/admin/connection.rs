@@ -238,7 +238,12 @@ pub(super) async fn over<T>(
         }
         Err(kind) => {
             let stage = match (&kind, connection.session.phase()) {
-                (Kind::SecretUnreadable { .. } | Kind::SecretRequired, _) => Stage::Secret,
+                (
+                    Kind::SecretUnreadable { .. }
+                    | Kind::SecretMissing { .. }
+                    | Kind::SecretRequired,
+                    _,
+                ) => Stage::Secret,
                 (Kind::SecretRefused { .. }, _) | (_, Phase::Authenticating) => Stage::Authenticate,
                 _ => Stage::Greeting,
             };

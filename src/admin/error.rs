@@ -85,6 +85,11 @@ pub enum Kind {
         /// Why, in the operating system's words.
         reason: String,
     },
+    /// The secret is not where it should be. The operator's: see the reason.
+    SecretMissing {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The server wants a secret and none was given. The operator's: name the secret file.
     SecretRequired,
     /// The server did not take the secret. The operator's: it has to be the file that varnishd
@@ -267,7 +272,7 @@ impl AdminError {
             Kind::Listen { .. } => "listen",
             Kind::NotDialled { .. } => "not_dialled",
             Kind::SecretNotAsked => "secret_not_asked",
-            Kind::SecretUnreadable { .. } => "secret_unreadable",
+            Kind::SecretUnreadable { .. } | Kind::SecretMissing { .. } => "secret_unreadable",
             Kind::SecretRequired => "secret_required",
             Kind::SecretRefused { .. } => "secret_refused",
             Kind::Dial(error) => error.kind.label(),
@@ -315,6 +320,7 @@ impl AdminError {
             | Kind::Listen { .. }
             | Kind::SecretNotAsked
             | Kind::SecretUnreadable { .. }
+            | Kind::SecretMissing { .. }
             | Kind::SecretRequired
             | Kind::SecretRefused { .. }
             | Kind::Greeting { .. }
@@ -345,6 +351,7 @@ impl AdminError {
     pub const fn fault(&self) -> Fault {
         match &self.kind {
             Kind::SecretUnreadable { .. }
+            | Kind::SecretMissing { .. }
             | Kind::SecretRequired
             | Kind::SecretRefused { .. }
             | Kind::SecretNotAsked => Fault::Secret,
@@ -461,6 +468,7 @@ impl fmt::Display for Reason<'_> {
                 }
                 Ok(())
             }
+            Kind::SecretMissing { reason } => f.write_str(reason),
             Kind::SecretRequired => f.write_str(
                 "the server asks for a secret and none was given: name its secret file (-S FILE, \
                  or secret_file in a configuration)",

@@ -54,6 +54,12 @@ pub enum SecretSource {
     File(PathBuf),
     /// The bytes themselves.
     Value(Secret),
+    /// It is known not to be there, and why: a server that asks for one cannot be served, and
+    /// that is no reason not to serve the others.
+    Missing {
+        /// Why, and what to do.
+        reason: String,
+    },
 }
 
 impl SecretSource {
@@ -66,13 +72,14 @@ impl SecretSource {
             Self::None | Self::Workdir => Ok(None),
             Self::Value(secret) => Ok(Some(secret.clone())),
             Self::File(path) => read(path).map(Some),
+            Self::Missing { reason } => Err(Kind::SecretMissing { reason: reason.clone() }),
         }
     }
 
     pub(super) fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
-            Self::None | Self::Workdir | Self::Value(_) => None,
+            Self::None | Self::Workdir | Self::Value(_) | Self::Missing { .. } => None,
         }
     }
 }

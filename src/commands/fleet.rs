@@ -7,6 +7,7 @@
 
 mod progress;
 
+use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::sync::mpsc;
@@ -51,7 +52,7 @@ pub(super) trait Work {
 pub(super) enum End {
     /// The limit on the whole was reached.
     Limit(Duration),
-    /// Somebody pressed Ctrl-C, or the process was asked to end.
+    /// Somebody pressed Ctrl-C, the terminal is gone, or the process was asked to end.
     Interrupt,
 }
 
@@ -60,7 +61,7 @@ pub(super) enum End {
 pub(super) struct Outcome<R> {
     /// One for each node, in the order of the nodes.
     pub(super) reports: Vec<R>,
-    /// Whether Ctrl-C or SIGTERM ended it.
+    /// Whether Ctrl-C, SIGTERM or SIGHUP ended it.
     pub(super) interrupted: bool,
 }
 
@@ -209,10 +210,13 @@ fn at_a_time(nodes: usize) -> usize {
     usize::try_from(possible).unwrap_or(usize::MAX).clamp(1, wanted)
 }
 
-/// Ctrl-C, and the signal by which CI systems end a job.
+/// Ctrl-C, the signal by which CI systems end a job, and the one that comes when a session on
+/// another host breaks off.
 pub(super) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
+    /// `None` where whoever started this wants it to go on (nohup(1)).
+    hang_up: Option<Signal>,
 }
 
 impl Interrupts {
@@ -224,22 +228,38 @@ impl Interrupts {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hang_up: if is_hang_up_ignored() { None } else { Some(signal(SignalKind::hangup())?) },
         })
     }
 
     /// One of them came. Cancellation safe.
     pub(super) async fn next(&mut self) {
+        let Self { interrupt, terminate, hang_up } = self;
+        let hang_up = async {
+            match hang_up {
+                Some(signal) => signal.recv().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hang_up => {}
         }
     }
+}
+
+/// Whether SIGHUP was set to be ignored: in the mask of the ignored signals (proc_pid_status(5)),
+/// signal 1 is the lowest bit. Where that cannot be read, it was not.
+fn is_hang_up_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|m| m & 1 != 0)
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
-    use std::future::pending;
     use std::rc::Rc;
 
     use super::*;

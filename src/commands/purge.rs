@@ -139,7 +139,8 @@ impl Arguments {
     }
 
     fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, Exit> {
-        self.header.iter().chain(&self.soft).map(|text| header(text)).collect()
+        let given = self.header.iter().map(|text| header(text, "--header"));
+        given.chain(self.soft.iter().map(|text| header(text, "--soft"))).collect()
     }
 }
 

@@ -13,7 +13,7 @@ use super::Exit;
 use super::config_file::ConfigFile;
 use super::output::{Format, Output, Untrusted, complain};
 use crate::config::load;
-use crate::expose::status::Document;
+use crate::expose::status::{Document, Node};
 use crate::model::{HttpUrl, Scheme, parse_duration};
 use crate::verdict::State;
 
@@ -45,8 +45,9 @@ Examples:
   purgewatch status --url http://cache-01.internal:19131
   purgewatch status --output json | jq -r '.targets[] | select(.state == \"stale\") | .cause'
 
-Exit status: 0 all fresh; 1 something is stale or lagging; 2 usage or configuration; 3 the daemon
-does not answer, or there is something that it cannot compare; 130 interrupted.";
+Exit status: 0 all fresh, and bans work as far as that is checked; 1 something is stale or lagging,
+or a canary failed; 2 usage or configuration; 3 the daemon does not answer, an admin port is down,
+or there is something that cannot be compared; 130 interrupted. Of 1 and 3 it is 3.";
 
 /// Where a daemon listens that nobody configured otherwise.
 const USUAL: &str = "http://127.0.0.1:19131";
@@ -141,12 +142,52 @@ fn exit(document: &Document) -> Exit {
         "lagging" | "broken" | "split" => Exit::Stale,
         _ => Exit::Unreachable,
     });
-    Exit::of_nodes(targets.chain(pointers))
+    let nodes = document.nodes.iter().map(purge_path);
+    nodes.fold(Exit::of_nodes(targets.chain(pointers)), Exit::max)
+}
+
+/// Whether bans arrive at a node and work there. What was not checked yet is not known to fail.
+fn purge_path(node: &Node<'_>) -> Exit {
+    let admin_is_down = node.admin.as_ref().is_some_and(|admin| admin.up == Some(false));
+    let canary_is_down = node.canary.as_ref().is_some_and(|canary| canary.up == Some(false));
+    match (admin_is_down, canary_is_down) {
+        (true, _) => Exit::Unreachable,
+        (false, true) => Exit::Stale,
+        (false, false) => Exit::Done,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A document with one fresh target, one node with an admin port, and a canary.
+    fn document(admin: &str, canary: &str) -> Document {
+        let changes = r#"{"since":0,"changes":0,"within_seconds":{}}"#;
+        let text = format!(
+            r#"{{"schema":1,"version":"9","taken":9,"endpoints":1,"targets":[{{"endpoint":"e",
+            "variant":"default","node":"n","state":"fresh","since":0,"staleness_seconds":0,
+            "max_stale_seconds":60,"age_seconds":null,"last_probe":null,"last_fresh":null,
+            "probes":{{}},"node_version":null,"origin_version":null,"reason":null,
+            "remedy":null}}],"nodes":[{{"node":"n","day":{changes},"week":{changes},
+            "admin":{{"up":{admin},"last_success":null,"failures":{{}},"problem":null}},
+            "canary":{{"up":{canary},"last_proven":null,"problem":null}}}}]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn all_fresh_is_not_all_well_where_bans_do_not_work() {
+        for (admin, canary, code) in [
+            ("true", "true", 0),
+            ("null", "null", 0),
+            ("true", "false", 1),
+            ("false", "true", 3),
+            ("false", "false", 3),
+        ] {
+            assert_eq!(exit(&document(admin, canary)).code(), code, "{admin} {canary}");
+        }
+    }
 
     #[test]
     fn a_daemon_that_listens_everywhere_is_asked_here() {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 
 use super::Exit;
 use super::config_file::ConfigFile;
@@ -211,8 +212,11 @@ fn given(arguments: &Subjects) -> Result<Config, Exit> {
             Err(fault) => return wrong(format_args!("--ignore {}: {fault}", Untrusted(pattern))),
         }
     }
-    let headers =
-        arguments.header.iter().map(|text| header(text)).collect::<Result<Vec<_>, _>>()?;
+    let headers = arguments
+        .header
+        .iter()
+        .map(|text| header(text, "--header"))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut endpoints = Vec::new();
     for (number, text) in arguments.subjects.iter().enumerate() {
         let url: HttpUrl = match text.parse() {
@@ -276,16 +280,32 @@ pub(super) fn compare(text: &str) -> Result<Compare, Exit> {
     }
 }
 
-pub(super) fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), Exit> {
-    let parsed = text.split_once(':').and_then(|(name, value)| {
-        let name = name.trim().parse::<http::HeaderName>().ok()?;
-        Some((name, http::HeaderValue::from_str(value.trim()).ok()?))
-    });
-    match parsed {
-        Some(pair) => Ok(pair),
-        None => wrong(format_args!(
-            "--header: expected NAME: VALUE, got {:?}",
-            Untrusted(text).to_string()
+/// Header fields that say how a request is sent, or whose it is: they follow from the URL.
+const OURS: [http::HeaderName; 3] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING];
+
+/// A header field of a request, as the option `flag` gives it. What was given is never shown when
+/// it is wrong: it may be a token.
+pub(super) fn header(
+    text: &str,
+    flag: &str,
+) -> Result<(http::HeaderName, http::HeaderValue), Exit> {
+    let Some((name, value)) = text.split_once(':') else {
+        return wrong(format_args!("{flag}: expected NAME: VALUE, and there is no colon"));
+    };
+    let Ok(name) = name.trim().parse::<http::HeaderName>() else {
+        return wrong(format_args!(
+            "{flag}: expected NAME: VALUE, and what is before the colon is no name of a header"
+        ));
+    };
+    if OURS.contains(&name) {
+        return wrong(format_args!(
+            "{flag}: {name} cannot be set: it follows from the URL, and the request has no body"
+        ));
+    }
+    match http::HeaderValue::from_str(value.trim()) {
+        Ok(value) => Ok((name, value)),
+        Err(_) => wrong(format_args!(
+            "{flag}: the value of {name} has characters that no header may have"
         )),
     }
 }

@@ -12,7 +12,7 @@ use super::Exit;
 use super::config_file::ConfigFile;
 use super::output::complain;
 use crate::admin::{Acceptor, Place, SecretSource, Target, Workdir};
-use crate::config::{Config, Node};
+use crate::config::{AdminSettings, Config, Node, SecretSettings};
 use crate::daemon::admin_target;
 use crate::model::{HostPort, NodeName, Secret};
 use crate::systemd::Credentials;
@@ -264,13 +264,20 @@ fn chosen_node(node: &Node) -> Result<ChosenNode, Exit> {
         )));
     };
     let credentials = Credentials::from_environment();
-    let mut target = admin_target(name, admin, &credentials).map_err(|fault| {
-        complain(format_args!(
-            "node {name}: {fault}; a `secret_file` beside `secret_credential` serves commands \
-             outside of the unit"
-        ));
-        Exit::Secret
-    })?;
+    let mut target = match admin_target(name, admin, &credentials) {
+        Ok(target) => target,
+        // This node cannot be served; the others can.
+        Err(fault) => {
+            let without = AdminSettings { secret: SecretSettings::None, ..admin.clone() };
+            let mut target = admin_target(name, &without, &credentials).map_err(usage)?;
+            let reason = format!(
+                "{fault}; a `secret_file` beside `secret_credential` serves commands outside of \
+                 the unit"
+            );
+            target.secret = SecretSource::Missing { reason };
+            target
+        }
+    };
     if let Place::Workdir(workdir) = target.place {
         target.place = as_environment_has_it(workdir).into();
     }

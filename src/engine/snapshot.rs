@@ -77,6 +77,8 @@ pub struct NodeSnapshot {
     pub admin: Option<AdminState>,
     /// Its canary; `None` for a node without one.
     pub canary: Option<CanaryState>,
+    /// How many bans it missed and is to get, by the ledger.
+    pub pending_bans: usize,
     /// How soon changes of the origins showed here.
     pub level: ServiceLevel,
 }

@@ -89,13 +89,32 @@ fn write_summary(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
         let label = state.label();
         write!(page, "{comma} <span class=\"state {label}\">{count} {label}</span>")?;
     }
-    page.push_str(".</p>\n");
+    page.push_str(".");
+    // All may be fresh while bans do not work: that has to stand beside it.
+    let number =
+        |is_so: fn(&NodeSnapshot) -> bool| snapshot.nodes.iter().filter(|n| is_so(n)).count();
+    let blocked = number(|node| node.admin.as_ref().is_some_and(|a| a.up == Some(false)));
+    let failed = number(|node| node.canary.as_ref().is_some_and(|c| c.up == Some(false)));
+    let waiting: usize = snapshot.nodes.iter().map(|node| node.pending_bans).sum();
+    if blocked > 0 {
+        let nodes = counted(blocked, "node");
+        write!(page, " <span class=\"state down\">Bans cannot reach {nodes}.</span>")?;
+    }
+    if failed > 0 {
+        let nodes = counted(failed, "node");
+        write!(page, " <span class=\"state down\">Bans do not work at {nodes}.</span>")?;
+    }
+    if waiting > 0 {
+        let bans = counted(waiting, "ban");
+        write!(page, " <span class=\"state lagging\">Waiting for nodes: {bans}.</span>")?;
+    }
+    page.push_str("</p>\n");
     Ok(())
 }
 
 fn write_nodes(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
     page.push_str(
-        "<h2>Nodes</h2>\n<table>\n<tr><th>node<th>admin port<th>last success<th>problem<th>canary<th>last proven<th>problem\n",
+        "<h2>Nodes</h2>\n<table>\n<tr><th>node<th>admin port<th>last success<th>problem<th>canary<th>last proven<th>problem<th>bans waiting\n",
     );
     for node in snapshot.nodes.iter().take(ROWS) {
         let (class, text) = match node.admin.as_ref().map(|admin| admin.up) {
@@ -134,9 +153,10 @@ fn write_canary(page: &mut String, node: &NodeSnapshot, taken: Timestamp) -> std
     let last = last.map(|at| format!("{} ago", format_duration(whole_seconds(taken.since(at)))));
     writeln!(
         page,
-        "<td class=\"state {class}\">{text}<td>{}<td>{}",
+        "<td class=\"state {class}\">{text}<td>{}<td>{}<td>{}",
         last.unwrap_or_default(),
         Escaped(canary.and_then(|canary| canary.problem.as_deref()).unwrap_or_default()),
+        node.pending_bans,
     )
 }
 

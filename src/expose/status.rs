@@ -108,6 +108,9 @@ pub struct Node<'a> {
     pub admin: Option<Admin<'a>>,
     /// Its canary; `null` when none is configured.
     pub canary: Option<Canary<'a>>,
+    /// How many bans it missed and is to get.
+    #[serde(default)]
+    pub pending_bans: u64,
     /// How soon changes of the origins showed here in the last 24 hours.
     pub day: Changes,
     /// The same for the last seven days.
@@ -224,6 +227,7 @@ impl<'a> Node<'a> {
             node: node.node.as_str().into(),
             admin: node.admin.as_ref().map(admin),
             canary: node.canary.as_ref().map(canary),
+            pending_bans: u64::try_from(node.pending_bans).unwrap_or(u64::MAX),
             day: Changes::of(&node.level.day, offset),
             week: Changes::of(&node.level.week, offset),
         }

@@ -88,6 +88,7 @@ fn snapshot(clock: Clock) -> Snapshot {
         node,
         admin: Some(admin),
         canary: None,
+        pending_bans: 0,
         level: ServiceLevel::default(),
     }];
     Snapshot { taken: now, targets, nodes, pointers: Vec::new(), endpoints: TARGETS }

@@ -170,6 +170,24 @@ fn nodes_are_named_by_the_environment_and_by_a_configuration() {
     check_code(&one(&credential, &[("CREDENTIALS_DIRECTORY", directory)]), 0, "");
 }
 
+/// The nodes whose secret is there are served, whatever the others lack.
+#[test]
+fn a_node_whose_credential_is_missing_holds_up_no_other() {
+    let [one, two] = [Varnishd::start(Options::default()), Varnishd::start(Options::default())];
+    let [(a, s), (b, t)] = [&one, &two].map(|v| (v.admin.to_string(), v.secret_file()));
+    let config = configuration(one.dir(), &[("cache-01", &a, s), ("cache-02", &b, t)]);
+    let text_of = std::fs::read_to_string(&config).unwrap();
+    let theirs = format!("secret_file = \"{}\"", t.display());
+    assert!(text_of.contains(&theirs));
+    std::fs::write(&config, text_of.replace(&theirs, "secret_credential = \"theirs\"")).unwrap();
+    let output = purgewatch(&["ban", "-c", &config, "obj.http.x == 1"], &[], "");
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "cache-01: taken: obj.http.x == 1\n");
+    let said = text(&output.stderr);
+    assert!(said.contains("cache-02: ") && said.contains("the credential \"theirs\""), "{said}");
+    assert_eq!((one.bans().len(), two.bans().len()), (1, 0));
+}
+
 #[test]
 fn a_refused_ban_is_not_sent() {
     let varnishd = Varnishd::start(Options::default());

@@ -113,6 +113,33 @@ fn a_blocked_admin_port_shows() {
     wait_until_up(&daemon);
 }
 
+/// All is fresh, the admin port answers, and bans match nothing: that must not look well.
+#[test]
+fn status_tells_of_a_canary_that_failed() {
+    let origin = origin();
+    let varnishd = Varnishd::in_front_of(origin.address);
+    let daemon = Daemon::start(&config(&varnishd, origin.address, ICON));
+    wait_until_up(&daemon);
+    daemon.wait_for_state("rec", "fresh");
+    let config = daemon.config();
+    let status = || purgewatch(&["status", "-c", config.to_str().unwrap()]);
+    let (output, table) =
+        (status(), |output: std::process::Output| String::from_utf8(output.stdout).unwrap());
+    assert_eq!(output.status.code(), Some(0));
+    assert!(table(output).contains("proven"));
+    origin.serve(ICON, Response::ok("icon").header("Cache-Control", "no-store"));
+    varnishd.adm(&["ban", "req.url", "==", ICON]);
+    fails_in_time(&daemon, Instant::now());
+    let output = status();
+    assert_eq!(output.status.code(), Some(1), "a failed canary is no success");
+    let text = table(output);
+    for said in ["failed", "bans do not work at cache-01: ", "1 fresh, 1 canary failed"] {
+        assert!(text.contains(said), "{said:?} is not in\n{text}");
+    }
+    origin.serve(ICON, cacheable("icon"));
+    wait_until_up(&daemon);
+}
+
 #[test]
 fn a_rotated_secret_shows_in_the_words_of_the_admin_check() {
     let origin = origin();

@@ -39,7 +39,9 @@ impl Nodes {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        // Whoever runs the tests may have SIGHUP ignored.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=HUP", PROGRAM]);
         command.args(["ban", "-c", &self.config, "obj.http.x == 1"]).args(arguments);
         command.env_remove("GITHUB_ACTIONS").stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -154,7 +156,7 @@ fn more_dead_nodes_than_living_ones_delay_nobody() {
 #[test]
 fn an_interrupt_says_which_nodes_are_done_and_which_are_unknown() {
     let nodes = Nodes::start(30, &[(3, Manner::Held), (10, Manner::Silent)]);
-    for (format, signal) in [("human", "-INT"), ("jsonl", "-TERM")] {
+    for (format, signal) in [("human", "-INT"), ("jsonl", "-TERM"), ("human", "-HUP")] {
         nodes.fleet.forget();
         let arguments = ["--retries", "0", "--output", format, "--timeout", "60s"];
         let (process, mut stdout) = nodes.spawn(&arguments);

@@ -136,9 +136,21 @@ fn a_node_that_was_out_of_reach_gets_its_bans_in_order() {
     for ban in ["obj.http.x == 1", "obj.http.x == 2", "obj.http.x == 2", "obj.http.x == 3"] {
         let output = stage.ban(&[ban]);
         assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
-        assert!(!stderr(&output).contains("cannot be told"), "{}", stderr(&output));
+        let told = stderr(&output);
+        assert!(!told.contains("cannot be told"), "{told}");
+        assert!(told.contains("the daemon keeps what cache-01 missed"), "{told}");
     }
     assert_eq!(stage.pending(), Some(4.0));
+    let config = stage.daemon.config();
+    let status = || purgewatch(&["status", "-c", config.to_str().unwrap()]);
+    stage.daemon.wait("status says that it is blocked", || status().status.code() == Some(3));
+    let told = String::from_utf8(status().stdout).unwrap();
+    for said in ["cache-01 has missed 4 bans", "bans cannot reach cache-01: ", "1 admin port down"]
+    {
+        assert!(told.contains(said), "{said:?} is not in\n{told}");
+    }
+    let (_, page) = stage.daemon.get("/").unwrap();
+    assert!(page.contains("Waiting for nodes: 4 bans."), "{page}");
     assert_eq!(stage.ledger()[0], ("obj.http.x == 1".into(), "pending".into(), "silent".into()));
     let oldest = "purgewatch_ledger_oldest_pending_timestamp_seconds";
     assert!(stage.daemon.metric(oldest, &["node=\"cache-01\""]).unwrap() > 1.7e9);
@@ -397,6 +409,13 @@ fn a_ban_is_not_held_up_by_the_daemon() {
     // Of a daemon that is gone, its socket is left.
     let output = stage.ban(&["obj.http.x == 4"]);
     assert!(stderr(&output).contains("will not deliver 1 ban"), "{}", stderr(&output));
+    fs::remove_file(&socket).unwrap();
+    let output = stage.ban(&["obj.http.x == 5"]);
+    assert!(
+        stderr(&output).contains("nobody delivers what cache-01 missed"),
+        "{}",
+        stderr(&output)
+    );
     assert!(PathBuf::from(PURGEWATCH).exists());
 }
 
@@ -410,7 +429,7 @@ fn a_ban_that_cannot_be_stored_is_not_called_accepted() {
     stage.path.set_blocked(true);
     let output = stage.ban(&["obj.http.x == 1"]);
     assert_eq!(output.status.code(), Some(3));
-    assert!(stderr(&output).contains("cannot store it"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("could not store it"), "{}", stderr(&output));
     // It is known all the same, and delivered.
     stage.path.set_blocked(false);
     stage.wait_for_states(&["taken"]);

@@ -135,6 +135,17 @@ fn methods_and_headers_are_those_of_the_vcl() {
     check_code(&purge(&varnishd, &right), 0, "");
     check_code(&purge(&varnishd, &["--method", "GET"]), 2, "expected a method such as PURGE");
     check_code(&purge(&varnishd, &["--header", "none"]), 2, "expected NAME: VALUE");
+    // What is wrong may be a token, and what cannot be set is not dropped in silence.
+    let wrong = ["X-Token TOPSECRET", "X Token: TOPSECRET", "X-Token: TOP\u{7}SECRET"];
+    for (flag, value) in ["--header", "--fetch-header", "--soft"].into_iter().zip(wrong) {
+        let output = purge(&varnishd, &[flag, value]);
+        check_code(&output, 2, &format!("{flag}: "));
+        assert!(!text(&output.stderr).contains("SECRET"), "{}", text(&output.stderr));
+    }
+    for name in ["Host", "content-length", "Transfer-Encoding"] {
+        let output = purge(&varnishd, &["--header", &format!("{name}: x")]);
+        check_code(&output, 2, &format!("{} cannot be set", name.to_ascii_lowercase()));
+    }
 }
 
 #[test]

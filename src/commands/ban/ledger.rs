@@ -16,7 +16,7 @@ use super::super::output::{Untrusted, complain};
 use super::super::target::Chosen;
 use super::send::{NodeReport, State};
 use super::source::{Ban, Bans};
-use crate::admin::{self, Fault};
+use crate::admin;
 use crate::ban;
 use crate::clock::Clock;
 use crate::expose::{BanResult, MOST_BANS};
@@ -44,13 +44,80 @@ pub(super) fn tell_daemon(bans: &Bans, chosen: &Chosen, reports: &[NodeReport]) 
     let path = configured.unwrap_or(Path::new(USUAL_SOCKET));
     let stream = match UnixStream::connect(path) {
         Ok(stream) => stream,
-        // No daemon, as on most hosts that only send bans.
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return,
-        Err(fault) => return warn(path, &fault.to_string(), missed(bans, reports)),
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
+            let state = chosen.config.as_ref().map(|config| &config.daemon.state_dir);
+            if configured.is_some() || state.is_some_and(|directory| directory.is_dir()) {
+                nobody_delivers(path, reports);
+            }
+            return;
+        }
+        Err(fault) => return warn(path, &Fault::NotTold(fault.to_string()), missed(bans, reports)),
     };
     let missed = missed(bans, reports);
-    if let Err(fault) = tell(path, stream, bans, reports) {
-        warn(path, &fault, missed);
+    match tell(path, stream, bans, reports) {
+        Ok(unknown) => say_who_delivers(reports, &unknown),
+        Err(fault) => warn(path, &fault, missed),
+    }
+}
+
+/// Why the daemon will not do its part.
+enum Fault {
+    /// It has heard nothing, or not all.
+    NotTold(String),
+    /// It knows of the bans, and could not write them to its disk.
+    NotStored,
+}
+
+/// Nodes that are to get what they missed: neither did they take it, nor would they never.
+fn behind<'a>(reports: &'a [NodeReport]) -> impl Iterator<Item = &'a str> {
+    let waits = |state: &State| match result(state) {
+        BanResult::Accepted | BanResult::Rejected => false,
+        BanResult::Unconfirmed
+        | BanResult::Unauthenticated
+        | BanResult::CacheStopped
+        | BanResult::Unreachable => true,
+    };
+    let behind = move |report: &&NodeReport| report.states.iter().any(waits);
+    reports.iter().filter(behind).map(|report| report.node.as_str())
+}
+
+/// Whoever reads that a node failed should know whether the ban is lost.
+fn say_who_delivers(reports: &[NodeReport], unknown: &BTreeSet<String>) {
+    let (unwatched, kept): (Vec<_>, Vec<_>) =
+        behind(reports).partition(|node| unknown.contains(*node));
+    if !kept.is_empty() {
+        complain(format_args!(
+            "the daemon keeps what {} missed, and delivers it when it can; `purgewatch status` \
+             shows what waits",
+            few(&kept)
+        ));
+    }
+    for node in unwatched {
+        complain(format_args!(
+            "warning: the daemon does not watch {node}, and will not deliver there what it missed"
+        ));
+    }
+}
+
+/// Where a daemon belongs, somebody may count on it. On a host that only sends bans, nobody does.
+fn nobody_delivers(path: &Path, reports: &[NodeReport]) {
+    let behind: Vec<_> = behind(reports).collect();
+    if !behind.is_empty() {
+        let path = path.display().to_string();
+        complain(format_args!(
+            "no daemon listens at {}, so nobody delivers what {} missed: send it again",
+            Untrusted(&path),
+            few(&behind)
+        ));
+    }
+}
+
+/// Some names; of many, how many more there are.
+fn few(nodes: &[&str]) -> String {
+    let named = nodes.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    match nodes.len().saturating_sub(5) {
+        0 => named,
+        more => format!("{named} and {}", counted(more, "more node")),
     }
 }
 
@@ -65,11 +132,23 @@ fn is_taken_by_all(at: usize, reports: &[NodeReport]) -> bool {
 
 /// Where every node took the ban, only somebody who looks on wants to know that the daemon has
 /// not heard of it.
-fn warn(path: &Path, fault: &str, missed: usize) {
+fn warn(path: &Path, fault: &Fault, missed: usize) {
+    let path = path.display().to_string();
+    let fault = match fault {
+        Fault::NotTold(fault) => fault,
+        Fault::NotStored if missed == 0 => return,
+        Fault::NotStored => {
+            return complain(format_args!(
+                "warning: the daemon ({}) delivers {} to the nodes that missed it, but could not \
+                 store it: a restart before that forgets it",
+                Untrusted(&path),
+                counted(missed, "ban")
+            ));
+        }
+    };
     if missed == 0 && (!io::stderr().is_terminal() || fault.starts_with("422")) {
         return;
     }
-    let path = path.display().to_string();
     let consequence = match missed {
         0 => "it does not know of this ban".to_owned(),
         missed => {
@@ -88,7 +167,7 @@ fn tell(
     stream: UnixStream,
     bans: &Bans,
     reports: &[NodeReport],
-) -> Result<(), String> {
+) -> Result<BTreeSet<String>, Fault> {
     let (clock, mut stream) = (Clock::start(), Some(stream));
     let begin = clock.instant();
     let few = bans.bans.len() <= TAKEN;
@@ -122,20 +201,14 @@ fn tell(
             None => UnixStream::connect(path),
         };
         let answer = connected.and_then(|stream| post(stream, &body, begin, &clock));
-        unknown.extend(judge(&answer.map_err(|fault| fault.to_string())?)?);
-    }
-    let taken = |report: &NodeReport| report.states.iter().all(|s| matches!(s, State::Taken));
-    for report in reports.iter().filter(|report| !taken(report)) {
-        if unknown.contains(report.node.as_str()) {
-            complain(format_args!(
-                "warning: the daemon does not watch {}, and will not deliver there what it missed",
-                report.node
-            ));
-        }
+        let answer = answer.map_err(|fault| Fault::NotTold(fault.to_string()))?;
+        unknown.extend(judge(&answer)?);
     }
     match unsayable {
-        0 => Ok(()),
-        count => Err(format!("{} cannot be written as text", counted(count, "ban"))),
+        0 => Ok(unknown),
+        count => {
+            Err(Fault::NotTold(format!("{} cannot be written as text", counted(count, "ban"))))
+        }
     }
 }
 
@@ -179,17 +252,21 @@ fn post(mut stream: UnixStream, body: &str, begin: Instant, clock: &Clock) -> io
 
 /// What an answer says: only 202 says that the daemon has it for good. Returns the nodes that it
 /// does not know.
-fn judge(answer: &str) -> Result<Vec<String>, String> {
+fn judge(answer: &str) -> Result<Vec<String>, Fault> {
     let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
     let text = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
     match status {
         Some("202") => {
             let accepted = serde_json::from_str::<Accepted>(text);
-            accepted.map(|accepted| accepted.unknown_nodes).map_err(|fault| fault.to_string())
+            let unknown = accepted.map(|accepted| accepted.unknown_nodes);
+            unknown.map_err(|fault| Fault::NotTold(fault.to_string()))
         }
-        Some("507") => Err("it cannot store it, and may forget it".to_owned()),
-        Some(status) => Err(format!("{status}, {}", text.chars().take(300).collect::<String>())),
-        None => Err("what listens there is no purgewatch".to_owned()),
+        Some("507") => Err(Fault::NotStored),
+        Some(status) => {
+            let text = text.chars().take(300).collect::<String>();
+            Err(Fault::NotTold(format!("{status}, {text}")))
+        }
+        None => Err(Fault::NotTold("what listens there is no purgewatch".to_owned())),
     }
 }
 
@@ -241,13 +318,15 @@ fn result(state: &State) -> BanResult {
         return BanResult::Unconfirmed;
     }
     match failure.error().map(admin::AdminError::fault) {
-        Some(Fault::Rejected { .. }) => BanResult::Rejected,
-        Some(Fault::Secret) => BanResult::Unauthenticated,
-        Some(Fault::ChildNotRunning) => BanResult::CacheStopped,
-        Some(Fault::Unreachable | Fault::Unreliable) | None => match failure.is_refusal() {
-            // Not sent, and never will be.
-            true => BanResult::Rejected,
-            false => BanResult::Unreachable,
-        },
+        Some(admin::Fault::Rejected { .. }) => BanResult::Rejected,
+        Some(admin::Fault::Secret) => BanResult::Unauthenticated,
+        Some(admin::Fault::ChildNotRunning) => BanResult::CacheStopped,
+        Some(admin::Fault::Unreachable | admin::Fault::Unreliable) | None => {
+            match failure.is_refusal() {
+                // Not sent, and never will be.
+                true => BanResult::Rejected,
+                false => BanResult::Unreachable,
+            }
+        }
     }
 }

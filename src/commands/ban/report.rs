@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::super::Exit;
 use super::super::config_file::counted;
+use super::super::fleet::End;
 use super::super::output::{self, Output, complain, json_line};
 use super::super::proof::{self, Plan};
 use super::super::target::Chosen;
@@ -14,6 +15,7 @@ use super::source::{Ban, Bans};
 use super::tested::{Tested, TestedItem};
 use super::verify::Unmatched;
 use crate::ban::Warning;
+use crate::model::format_duration;
 
 /// So many failing bans are named for a node; the rest are counted.
 const NAMED: usize = 20;
@@ -109,6 +111,7 @@ pub(super) fn planned_lines(output: &mut Output, bans: &Bans, chosen: &Chosen) {
                 failures: Vec::new(),
                 proofs: Vec::new(),
                 tested: None,
+                not_repeated: None,
             },
         }));
     }
@@ -172,6 +175,16 @@ pub(super) fn failed(bans: &Bans, chosen: &Chosen, plan: Option<&Plan>, reports:
     let mut lost = false;
     for report in reports {
         failures_of(report, bans);
+        if let Some(end) = report.not_repeated {
+            let why = match end {
+                End::Limit(limit) => format!("the limit of {} was reached", format_duration(limit)),
+                End::Interrupt => "interrupted".to_owned(),
+            };
+            fail(&format!(
+                "{}: {why} before the bans were sent once more (--repeat-after)",
+                report.node
+            ));
+        }
         if let Some(plan) = plan {
             proof::show(plan, &report.node, &report.proofs, fail, |text| complain(text));
         }
@@ -267,7 +280,11 @@ impl NodeReport {
     pub(super) fn exit(&self) -> Exit {
         let proofs = self.proofs.iter().map(|attested| proof::exit(&attested.proof));
         let tested = self.tested.iter().map(Tested::exit);
-        proofs.chain(tested).fold(self.exit_of_bans(), Exit::max)
+        let repeated = self.not_repeated.map(|end| match end {
+            End::Limit(_) => Exit::Unreachable,
+            End::Interrupt => Exit::Interrupted,
+        });
+        proofs.chain(tested).chain(repeated).fold(self.exit_of_bans(), Exit::max)
     }
 
     fn exit_of_bans(&self) -> Exit {
@@ -345,6 +362,9 @@ struct NodeItem<'a> {
     /// Whether the whole cache was tested, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     tested: Option<TestedItem>,
+    /// That everything was taken, and was not sent once more as was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_repeated: Option<&'static str>,
 }
 
 /// An object that no ban can match, as a program reads it.
@@ -450,5 +470,9 @@ fn node_item<'a>(plan: Option<&Plan>, report: &'a NodeReport) -> NodeItem<'a> {
         failures,
         proofs: plan.map(|plan| proof::items(plan, &report.proofs)).unwrap_or_default(),
         tested: report.tested.as_ref().map(Tested::item),
+        not_repeated: report.not_repeated.map(|end| match end {
+            End::Limit(_) => "deadline",
+            End::Interrupt => "interrupted",
+        }),
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct NodeReport {
     pub(super) proofs: Vec<Attested>,
     /// Whether the whole cache was tested, where every ban was taken and that was asked for.
     pub(super) tested: Option<Tested>,
+    /// What kept the bans, all of them taken, from being sent once more as was asked for.
+    pub(super) not_repeated: Option<End>,
 }
 
 /// Where a ban is.
@@ -120,6 +122,7 @@ pub(super) fn send(
         wait: limits.until_tested.map(|within| Wait { last, within }),
         tested: None,
         restarted: false,
+        is_repeat_due: false,
     };
     on_each(nodes.iter().enumerate().map(errand).collect(), limits.total, progress, on_done)
 }
@@ -149,6 +152,8 @@ struct Errand<'a> {
     tested: Option<Tested>,
     /// Whether the cache process is another one than before the first ban.
     restarted: bool,
+    /// Whether all was taken and has still to be sent once more.
+    is_repeat_due: bool,
 }
 
 impl Work for Errand<'_> {
@@ -166,7 +171,9 @@ impl Work for Errand<'_> {
         if let Some(pause) = self.limits.repeat_after
             && self.are_all_taken()
         {
+            self.is_repeat_due = true;
             sleep(pause).await;
+            self.is_repeat_due = false;
             self.states.fill(State::Waiting);
             self.deliver(&client, start).await;
         }
@@ -214,6 +221,7 @@ impl Work for Errand<'_> {
             took: self.took.unwrap_or(waited),
             proofs: proofs.map(|proofs| proofs.attest(self.restarted)).unwrap_or_default(),
             tested,
+            not_repeated: end.filter(|_| self.is_repeat_due),
         }
     }
 }

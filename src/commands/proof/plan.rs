@@ -290,8 +290,8 @@ impl Evidence {
                 }
             }
         }
-        let headers =
-            self.fetch_header.iter().map(|text| header(text)).collect::<Result<_, _>>()?;
+        let headers = self.fetch_header.iter().map(|text| header(text, "--fetch-header"));
+        let headers = headers.collect::<Result<_, _>>()?;
         Ok(Given { origin, compare, ignore, headers })
     }
 }

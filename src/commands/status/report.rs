@@ -1,5 +1,6 @@
 //! The daemon's document, as tables for people.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use comfy_table::Table;
@@ -22,6 +23,9 @@ pub(super) fn show(output: &mut Output, document: &Document) {
     }
     output.text("\n");
     output.text(nodes(document));
+    for node in &document.nodes {
+        output.text(troubles(node));
+    }
     output.text("\n");
     output.text(levels(document));
     output.line(summary(document));
@@ -91,22 +95,52 @@ fn pointer(pointer: &Pointer<'_>, taken: f64) -> String {
 fn nodes(document: &Document) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
-    table.set_header(["NODE", "ADMIN PORT", "LAST SUCCESS", "PROBLEM"]);
+    table.set_header([
+        "NODE",
+        "ADMIN PORT",
+        "LAST SUCCESS",
+        "CANARY",
+        "LAST PROVEN",
+        "BANS WAITING",
+    ]);
+    let ago = |at: Option<f64>| {
+        at.map_or_else(|| "-".to_owned(), |at| format!("{} ago", seconds(document.taken - at)))
+    };
     for node in &document.nodes {
-        let admin = node.admin.as_ref();
-        let last = admin.and_then(|admin| admin.last_success);
-        let problem = admin.and_then(|admin| admin.problem.as_deref());
         table.add_row([
             safe(&node.node),
             admin_state(node).to_owned(),
-            last.map_or_else(
-                || "-".to_owned(),
-                |at| format!("{} ago", seconds(document.taken - at)),
-            ),
-            problem.map_or_else(|| "-".to_owned(), safe),
+            ago(node.admin.as_ref().and_then(|admin| admin.last_success)),
+            canary_state(node).to_owned(),
+            ago(node.canary.as_ref().and_then(|canary| canary.last_proven)),
+            node.pending_bans.to_string(),
         ]);
     }
     lines(&table)
+}
+
+/// What is wrong with the purge path of a node, a line for each fault: too long for a table.
+fn troubles(node: &Node<'_>) -> String {
+    let name = safe(&node.node);
+    let mut text = String::new();
+    // What the admin client says begins with the node's name.
+    let problem = |problem: &Option<Cow<'_, str>>| {
+        let problem = problem.as_deref().map(safe).unwrap_or_else(|| "no reason known".to_owned());
+        problem.strip_prefix(&format!("{name}: ")).map(str::to_owned).unwrap_or(problem)
+    };
+    if let Some(admin) = node.admin.as_ref().filter(|admin| admin.up == Some(false)) {
+        text.push_str(&format!("bans cannot reach {name}: {}\n", problem(&admin.problem)));
+    }
+    if let Some(canary) = node.canary.as_ref().filter(|canary| canary.up == Some(false)) {
+        text.push_str(&format!("bans do not work at {name}: {}\n", problem(&canary.problem)));
+    }
+    if node.pending_bans > 0 {
+        let bans = counted(node.pending_bans, "ban");
+        text.push_str(&format!(
+            "{name} has missed {bans}: the daemon delivers what is waiting when it can\n"
+        ));
+    }
+    text
 }
 
 /// How soon changes showed at each node, over the last day and the last week.
@@ -160,6 +194,17 @@ const fn admin_state(node: &Node<'_>) -> &'static str {
     }
 }
 
+const fn canary_state(node: &Node<'_>) -> &'static str {
+    match &node.canary {
+        None => "not configured",
+        Some(canary) => match canary.up {
+            None => "not sent yet",
+            Some(true) => "proven",
+            Some(false) => "failed",
+        },
+    }
+}
+
 fn summary(document: &Document) -> String {
     let mut counts: Vec<(&str, usize)> = Vec::new();
     for target in &document.targets {
@@ -169,9 +214,34 @@ fn summary(document: &Document) -> String {
         }
     }
     counts.sort_unstable();
-    let parts: Vec<_> =
+    let mut parts: Vec<_> =
         counts.into_iter().map(|(state, count)| format!("{count} {}", safe(state))).collect();
-    if parts.is_empty() { "nothing is watched".to_owned() } else { parts.join(", ") }
+    if parts.is_empty() {
+        parts.push("nothing is watched".to_owned());
+    }
+    let nodes = &document.nodes;
+    let number = |is_so: fn(&Node<'_>) -> bool| nodes.iter().filter(|node| is_so(node)).count();
+    let blocked = number(|node| node.admin.as_ref().is_some_and(|a| a.up == Some(false)));
+    let failed = number(|node| node.canary.as_ref().is_some_and(|c| c.up == Some(false)));
+    let waiting: u64 = nodes.iter().map(|node| node.pending_bans).sum();
+    if blocked > 0 {
+        parts.push(format!("{} down", counted(blocked as u64, "admin port")));
+    }
+    if failed > 0 {
+        parts.push(format!("{} failed", counted(failed as u64, "canary")));
+    }
+    if waiting > 0 {
+        parts.push(format!("{} waiting", counted(waiting, "ban")));
+    }
+    parts.join(", ")
+}
+
+fn counted(count: u64, what: &str) -> String {
+    match (count, what.strip_suffix('y')) {
+        (1, _) => format!("1 {what}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        _ => format!("{count} {what}s"),
+    }
 }
 
 fn safe(text: &str) -> String {

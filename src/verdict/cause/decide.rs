@@ -282,7 +282,10 @@ fn advice(facts: &Facts<'_>, cause: Cause) -> String {
             format!("to do: ban it ({ban}), and see why nobody did, or why it was done too early")
         }
         Cause::PurgeUndelivered => {
-            format!("to do: see to the node's admin port, then ban it again ({ban})")
+            format!(
+                "to do: see to the node's admin port; the daemon delivers that ban as soon as it \
+                 can, and nobody has to send it again unless it is still old then ({ban})"
+            )
         }
         Cause::BanMissedIt => {
             format!(

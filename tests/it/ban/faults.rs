@@ -154,6 +154,37 @@ fn a_secret_that_cannot_be_read_or_is_wrong() {
     check_code(&none, 4, "name its secret file");
 }
 
+/// All was taken, and what was asked for was not done: that is neither silence nor success.
+#[test]
+fn an_interrupt_before_the_second_time_is_said() {
+    let varnishd = Varnishd::start(Options::default());
+    let process = Command::new("env")
+        .args(["--ignore-signal=HUP", env!("CARGO_BIN_EXE_purgewatch"), "ban"])
+        .args(["-T", &varnishd.admin.to_string()])
+        .args(["-S", varnishd.secret_file().to_str().unwrap()])
+        .args(["--repeat-after", "20s", "--output", "json", "obj.http.x == 1"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let id = process.id().to_string();
+    // Started by nohup, it goes on when the terminal is gone.
+    for signal in ["-HUP", "-INT"] {
+        std::thread::sleep(Duration::from_millis(700));
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success(), "{signal}");
+    }
+    let output = process.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("interrupted before the bans were sent once more"), "{said}");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let node = &document["nodes"][0];
+    assert_eq!((&node["exit"], &node["taken"]), (&130.into(), &1.into()), "{node}");
+    assert_eq!(node["not_repeated"], "interrupted");
+    assert_eq!(varnishd.bans(), ["obj.http.x == 1"]);
+}
+
 #[test]
 fn an_interrupt_says_what_was_taken() {
     let varnishd = Varnishd::start(Options::default());
