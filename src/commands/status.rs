@@ -47,7 +47,7 @@ Examples:
 
 Exit status: 0 all fresh, and bans work as far as that is checked; 1 something is stale or lagging,
 or a canary failed; 2 usage or configuration; 3 the daemon does not answer, an admin port is down,
-or there is something that cannot be compared; 130 interrupted. Of 1 and 3 it is 3.";
+no events can be read, or there is something that cannot be compared; 130 interrupted. Of 1 and 3 it is 3.";
 
 /// Where a daemon listens that nobody configured otherwise.
 const USUAL: &str = "http://127.0.0.1:19131";
@@ -143,7 +143,11 @@ fn exit(document: &Document) -> Exit {
         _ => Exit::Unreachable,
     });
     let nodes = document.nodes.iter().map(purge_path);
-    nodes.fold(Exit::of_nodes(targets.chain(pointers)), Exit::max)
+    let subscriptions = document.subscriptions.iter().map(|subscription| match subscription.up {
+        Some(false) => Exit::Unreachable,
+        Some(true) | None => Exit::Done,
+    });
+    nodes.chain(subscriptions).fold(Exit::of_nodes(targets.chain(pointers)), Exit::max)
 }
 
 /// Whether bans arrive at a node and work there. What was not checked yet is not known to fail.

@@ -416,15 +416,22 @@ impl Events {
     }
 
     fn down(&mut self, name: &str, fault: &ingest::IngestError) {
+        let problem = chain(fault);
         if self.set_up(name, false) || self.quiet.may_speak(self.clock.now()) {
-            error!(subscription = name, "{name}: no events come: {}", chain(fault));
+            error!(subscription = name, "{name}: no events come: {problem}");
         }
+        self.tally(name, |state| state.problem = Some(problem));
     }
 
     /// Returns whether that is a change.
     fn set_up(&mut self, name: &str, up: bool) -> bool {
         let mut changed = false;
-        self.tally(name, |state| changed = state.up.replace(up) != Some(up));
+        self.tally(name, |state| {
+            changed = state.up.replace(up) != Some(up);
+            if up {
+                state.problem = None;
+            }
+        });
         changed
     }
 

@@ -35,6 +35,9 @@ impl EventResult {
         Self::Lost,
     ];
 
+    /// What was not done, or did not prove to work.
+    pub(super) const FAILED: &[Self] = &[Self::Unproven, Self::Rejected, Self::Refused];
+
     /// The `result` label.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -69,6 +72,8 @@ pub struct SubscriptionState {
     pub set_aside: u64,
     /// When an event last came.
     pub last_event: Option<Timestamp>,
+    /// Why it cannot be read, in words, while that is so.
+    pub problem: Option<String>,
 }
 
 impl SubscriptionState {
@@ -84,7 +89,15 @@ impl SubscriptionState {
             lost: 0,
             set_aside: 0,
             last_event: None,
+            problem: None,
         }
+    }
+
+    /// How many events ended in one of these.
+    pub(super) fn results_of(&self, results: &[EventResult]) -> u64 {
+        let each = EventResult::ALL.iter().zip(self.results);
+        let wanted = each.filter(|(result, _)| results.contains(result));
+        wanted.fold(0, |sum, (_, count)| sum.saturating_add(count))
     }
 
     /// Counts what came of an event.

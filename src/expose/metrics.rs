@@ -299,6 +299,11 @@ impl Metrics {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner).ledger = Some(state);
     }
 
+    /// How subscriptions stood when that was last taken over.
+    pub(super) fn subscriptions(&self) -> Vec<SubscriptionState> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner).subscriptions.clone()
+    }
+
     /// Takes over how subscriptions stand.
     pub fn set_subscriptions(&self, states: Vec<SubscriptionState>) {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner).subscriptions = states;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::events::{EventResult, SubscriptionState};
 use crate::engine::{NodeSnapshot, PointerSnapshot, PointerState, Snapshot, TargetSnapshot};
 use crate::model::{Timestamp, format_duration};
 use crate::verdict::{Explanation, State};
@@ -44,14 +45,18 @@ const fn urgency(state: State) -> u8 {
 }
 
 /// Writes the page.
-pub(super) fn render(snapshot: &Snapshot) -> String {
+pub(super) fn render(snapshot: &Snapshot, subscriptions: &[SubscriptionState]) -> String {
     let mut page = String::with_capacity(16 * 1024);
     // Writing to a string cannot fail.
-    let _ = write_page(&mut page, snapshot);
+    let _ = write_page(&mut page, snapshot, subscriptions);
     page
 }
 
-fn write_page(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
+fn write_page(
+    page: &mut String,
+    snapshot: &Snapshot,
+    subscriptions: &[SubscriptionState],
+) -> std::fmt::Result {
     page.push_str(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n\
@@ -59,8 +64,9 @@ fn write_page(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
          <title>purgewatch</title>\n<link rel=\"stylesheet\" href=\"/style.css\">\n\
          <h1>purgewatch</h1>\n",
     );
-    write_summary(page, snapshot)?;
+    write_summary(page, snapshot, subscriptions)?;
     write_nodes(page, snapshot)?;
+    write_subscriptions(page, subscriptions, snapshot.taken)?;
     write_pointers(page, snapshot)?;
     write_targets(page, snapshot)?;
     let version = env!("CARGO_PKG_VERSION");
@@ -71,7 +77,11 @@ fn write_page(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
     )
 }
 
-fn write_summary(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
+fn write_summary(
+    page: &mut String,
+    snapshot: &Snapshot,
+    subscriptions: &[SubscriptionState],
+) -> std::fmt::Result {
     let mut counts: Vec<(State, usize)> = State::ALL
         .into_iter()
         .map(|state| (state, snapshot.targets.iter().filter(|t| t.state == state).count()))
@@ -103,6 +113,11 @@ fn write_summary(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
     if failed > 0 {
         let nodes = counted(failed, "node");
         write!(page, " <span class=\"state down\">Bans do not work at {nodes}.</span>")?;
+    }
+    let unread = subscriptions.iter().filter(|state| state.up == Some(false)).count();
+    if unread > 0 {
+        let sources = counted(unread, "subscription");
+        write!(page, " <span class=\"state down\">No events come from {sources}.</span>")?;
     }
     if waiting > 0 {
         let bans = counted(waiting, "ban");
@@ -158,6 +173,47 @@ fn write_canary(page: &mut String, node: &NodeSnapshot, taken: Timestamp) -> std
         Escaped(canary.and_then(|canary| canary.problem.as_deref()).unwrap_or_default()),
         node.pending_bans,
     )
+}
+
+/// Only where there are subscriptions; those that cannot be read first.
+fn write_subscriptions(
+    page: &mut String,
+    subscriptions: &[SubscriptionState],
+    taken: Timestamp,
+) -> std::fmt::Result {
+    if subscriptions.is_empty() {
+        return Ok(());
+    }
+    let mut sorted: Vec<&SubscriptionState> = subscriptions.iter().collect();
+    sorted.sort_by_key(|state| state.up != Some(false));
+    page.push_str(
+        "<h2>Events</h2>\n<table>\n<tr><th>subscription<th>state<th>last event<th>open<th>taken\
+         <th>proven<th>failed<th>lost<th>set aside<th>problem\n",
+    );
+    for state in sorted.into_iter().take(ROWS) {
+        let (class, text) = match state.up {
+            None => ("unknown", "listens"),
+            Some(true) => ("up", "up"),
+            Some(false) => ("down", "down"),
+        };
+        let last = state.last_event.map(|at| format_duration(whole_seconds(taken.since(at))));
+        let last = last.map(|ago| format!("{ago} ago")).unwrap_or_default();
+        let failed = state.results_of(EventResult::FAILED);
+        writeln!(
+            page,
+            "<tr><td>{}<td class=\"state {class}\">{text}<td>{last}<td>{}<td>{}<td>{}<td>{failed}\
+             <td>{}<td>{}<td>{}",
+            Escaped(&state.name),
+            state.open,
+            state.results_of(&[EventResult::Taken]),
+            state.results_of(&[EventResult::Proven]),
+            state.lost.saturating_add(state.results_of(&[EventResult::Lost])),
+            state.set_aside,
+            Escaped(state.problem.as_deref().unwrap_or_default()),
+        )?;
+    }
+    page.push_str("</table>\n");
+    Ok(())
 }
 
 /// Only where there are pointers; those that need a person first.

@@ -205,7 +205,9 @@ impl Router {
         }
         match self.snapshot().await {
             Ok((snapshot, permit)) => {
-                let writer = status::Writer::new(snapshot, self.surface.clock.wall_offset());
+                let offset = self.surface.clock.wall_offset();
+                let subscriptions = self.surface.metrics.subscriptions();
+                let writer = status::Writer::new(snapshot, subscriptions, offset);
                 let content = Content::pieces(Chunks::new(writer), (busy, Some(permit)));
                 respond(StatusCode::OK, TYPE, content)
             }
@@ -220,7 +222,7 @@ impl Router {
         }
         match self.snapshot().await {
             Ok((snapshot, permit)) => {
-                let page = page::render(&snapshot);
+                let page = page::render(&snapshot, &self.surface.metrics.subscriptions());
                 typed(StatusCode::OK, TYPE, page.into(), (busy, Some(permit)))
             }
             Err(NotNow) => not_now(busy),

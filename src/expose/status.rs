@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::content::Steps;
+use super::events::{EventResult, SubscriptionState};
 use crate::engine::{
     AdminState, CanaryState, NodeSnapshot, PointerSnapshot, STEPS, Snapshot, TargetSnapshot, Window,
 };
@@ -37,6 +38,9 @@ pub struct Document {
     /// One for each pointer, by name.
     #[serde(default)]
     pub pointers: Vec<Pointer<'static>>,
+    /// One for each subscription, and one for events over HTTP where these are taken.
+    #[serde(default)]
+    pub subscriptions: Vec<Subscription<'static>>,
     /// One for each endpoint, variant and node, by these names.
     pub targets: Vec<Target<'static>>,
 }
@@ -140,6 +144,30 @@ pub struct Pointer<'a> {
     pub targets: BTreeMap<Cow<'a, str>, String>,
     /// What keeps it from being good, the worst first: sentences for people.
     pub findings: Vec<Cow<'a, str>>,
+}
+
+/// What is known of a source of events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Subscription<'a> {
+    /// The stream or channel as it is configured; `http` for events over HTTP.
+    pub subscription: Cow<'a, str>,
+    /// Whether it can be read; `null` for events over HTTP.
+    pub up: Option<bool>,
+    /// Why not, in words.
+    pub problem: Option<Cow<'a, str>>,
+    /// When an event last came.
+    pub last_event: Option<f64>,
+    /// Events that some node has not settled.
+    pub open: u64,
+    /// What came of events since the daemon started: `taken`, `proven`, `unproven`, `rejected`,
+    /// `refused`, `elsewhere`, `lost`.
+    pub events: BTreeMap<Cow<'a, str>, u64>,
+    /// How often events may have been lost before they were read.
+    pub gaps: u64,
+    /// How many certainly were, as far as that is known.
+    pub lost: u64,
+    /// Entries that were set aside.
+    pub set_aside: u64,
 }
 
 /// How soon changes of the origins showed at a node.
@@ -260,6 +288,23 @@ impl<'a> Pointer<'a> {
     }
 }
 
+impl<'a> Subscription<'a> {
+    fn of(state: &'a SubscriptionState, offset: i64) -> Self {
+        let results = EventResult::ALL.into_iter().map(|result| result.label().into());
+        Self {
+            subscription: state.name.as_str().into(),
+            up: state.up,
+            problem: state.problem.as_deref().map(Into::into),
+            last_event: state.last_event.map(|at| at.shifted(offset).as_seconds()),
+            open: u64::try_from(state.open).unwrap_or(u64::MAX),
+            events: results.zip(state.results).collect(),
+            gaps: state.gaps,
+            lost: state.lost,
+            set_aside: state.set_aside,
+        }
+    }
+}
+
 impl Changes {
     fn of(window: &Window, offset: i64) -> Self {
         Self {
@@ -273,6 +318,7 @@ impl Changes {
 /// The document, written in steps.
 pub(super) struct Writer {
     snapshot: Arc<Snapshot>,
+    subscriptions: Vec<SubscriptionState>,
     offset: i64,
     next: Step,
 }
@@ -282,14 +328,20 @@ enum Step {
     Node(usize),
     Pointers,
     Pointer(usize),
+    Subscriptions,
+    Subscription(usize),
     Between,
     Target(usize),
     Done,
 }
 
 impl Writer {
-    pub(super) fn new(snapshot: Arc<Snapshot>, offset: i64) -> Self {
-        Self { snapshot, offset, next: Step::Head }
+    pub(super) fn new(
+        snapshot: Arc<Snapshot>,
+        subscriptions: Vec<SubscriptionState>,
+        offset: i64,
+    ) -> Self {
+        Self { snapshot, subscriptions, offset, next: Step::Head }
     }
 
     fn head(&self, out: &mut Vec<u8>) {
@@ -326,6 +378,17 @@ impl Steps for Writer {
                 Some(pointer) => {
                     item(out, place, &Pointer::of(pointer, self.offset));
                     Step::Pointer(place + 1)
+                }
+                None => Step::Subscriptions,
+            },
+            Step::Subscriptions => {
+                out.extend_from_slice(b"\n],\"subscriptions\":[\n");
+                Step::Subscription(0)
+            }
+            Step::Subscription(place) => match self.subscriptions.get(place) {
+                Some(state) => {
+                    item(out, place, &Subscription::of(state, self.offset));
+                    Step::Subscription(place + 1)
                 }
                 None => Step::Between,
             },

@@ -7,7 +7,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
 use super::super::output::{Output, Untrusted};
-use crate::expose::status::{Changes, Document, Node, Pointer, Target};
+use crate::expose::status::{Changes, Document, Node, Pointer, Subscription, Target};
 use crate::model::{VariantName, format_duration};
 
 const HOUR: f64 = 3_600.0;
@@ -25,6 +25,13 @@ pub(super) fn show(output: &mut Output, document: &Document) {
     output.text(nodes(document));
     for node in &document.nodes {
         output.text(troubles(node));
+    }
+    if !document.subscriptions.is_empty() {
+        output.text("\n");
+        output.text(subscriptions(document));
+        for subscription in &document.subscriptions {
+            output.text(unread(subscription));
+        }
     }
     output.text("\n");
     output.text(levels(document));
@@ -143,6 +150,58 @@ fn troubles(node: &Node<'_>) -> String {
     text
 }
 
+/// Where events come from, and what came of them since the daemon started.
+fn subscriptions(document: &Document) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header([
+        "EVENTS FROM",
+        "STATE",
+        "LAST EVENT",
+        "OPEN",
+        "TAKEN",
+        "PROVEN",
+        "FAILED",
+        "LOST",
+        "SET ASIDE",
+    ]);
+    for subscription in &document.subscriptions {
+        let of = |results: &[&str]| -> u64 {
+            results.iter().filter_map(|result| subscription.events.get(*result)).sum()
+        };
+        let last = subscription.last_event;
+        table.add_row([
+            safe(&subscription.subscription),
+            match subscription.up {
+                None => "listens".to_owned(),
+                Some(true) => "up".to_owned(),
+                Some(false) => "down".to_owned(),
+            },
+            last.map_or_else(
+                || "-".to_owned(),
+                |at| format!("{} ago", seconds(document.taken - at)),
+            ),
+            subscription.open.to_string(),
+            of(&["taken"]).to_string(),
+            of(&["proven"]).to_string(),
+            of(&["unproven", "rejected", "refused"]).to_string(),
+            subscription.lost.saturating_add(of(&["lost"])).to_string(),
+            subscription.set_aside.to_string(),
+        ]);
+    }
+    lines(&table)
+}
+
+/// Why no events come, in a line: too long for a table.
+fn unread(subscription: &Subscription<'_>) -> String {
+    match (subscription.up, &subscription.problem) {
+        (Some(false), Some(problem)) => {
+            format!("no events come from {}: {}\n", safe(&subscription.subscription), safe(problem))
+        }
+        _ => String::new(),
+    }
+}
+
 /// How soon changes showed at each node, over the last day and the last week.
 fn levels(document: &Document) -> String {
     let mut table = Table::new();
@@ -229,6 +288,10 @@ fn summary(document: &Document) -> String {
     }
     if failed > 0 {
         parts.push(format!("{} failed", counted(failed as u64, "canary")));
+    }
+    let unread = document.subscriptions.iter().filter(|it| it.up == Some(false)).count();
+    if unread > 0 {
+        parts.push(format!("{} down", counted(unread as u64, "subscription")));
     }
     if waiting > 0 {
         parts.push(format!("{} waiting", counted(waiting, "ban")));

@@ -69,14 +69,16 @@ impl Events {
                 }
             }
             StreamNews::OtherInstance { instance } => {
+                let problem = format!(
+                    "another daemon follows it as {}, too (instance {}): one of the two needs \
+                     another name ([redis] name); nothing is read here until then",
+                    self.host,
+                    Untrusted(&instance)
+                );
                 if self.set_up(name, false) || self.quiet.may_speak(self.clock.now()) {
-                    error!(
-                        "{name}: another daemon follows it as {}, too (instance {}): one of the \
-                         two needs another name ([redis] name); nothing is read here until then",
-                        self.host,
-                        Untrusted(&instance)
-                    );
+                    error!(subscription = &**name, "{name}: {problem}");
                 }
+                self.tally(name, |state| state.problem = Some(problem));
             }
         }
         None

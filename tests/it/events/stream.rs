@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{HOST, PATH, STREAM, Stage, cacheable, until};
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, purgewatch};
 
 #[test]
 fn an_event_is_taken_confirmed_and_acknowledged() {
@@ -124,10 +124,34 @@ fn redis_away_and_back() {
         stage.daemon.metric("purgewatch_subscription_up", &label) == Some(0.0)
     });
     assert!(stage.daemon.log().contains("inv: no events come"), "{}", stage.daemon.log());
+    // In all that people look at.
+    let (code, status) = known(&stage);
+    assert_eq!(code, Some(3), "{status}");
+    assert!(status.contains("no events come from inv: "), "{status}");
+    assert!(status.contains("1 fresh, 1 subscription down"), "{status}");
+    let (_, page) = stage.daemon.get("/").unwrap();
+    assert!(page.contains("No events come from 1 subscription."), "{page}");
     stage.redis.start_again();
     let id = stage.add(&["ban", "obj.http.x-model == one"]);
     stage.wait_for_confirmation(&id, "taken");
     stage.wait_for_up("inv");
+    let (code, status) = known(&stage);
+    assert_eq!(code, Some(0), "{status}");
+    assert!(!status.contains("no events come") && status.contains("EVENTS FROM"), "{status}");
+    let (_, json) = stage.daemon.get("/api/v1/status").unwrap();
+    let document: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let of_it = &document["subscriptions"][0];
+    assert_eq!((&of_it["subscription"], &of_it["up"]), (&"inv".into(), &true.into()), "{json}");
+    assert_eq!((&of_it["events"]["taken"], &of_it["problem"]), (&1.into(), &().into()), "{json}");
+    let (_, page) = stage.daemon.get("/").unwrap();
+    assert!(page.contains("<tr><td>inv<td class=\"state up\">up<td>"), "{page}");
+}
+
+/// What `purgewatch status` says.
+fn known(stage: &Stage) -> (Option<i32>, String) {
+    let config = stage.daemon.config();
+    let output = purgewatch(&["status", "-c", config.to_str().unwrap()]);
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
 #[test]
