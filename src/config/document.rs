@@ -84,7 +84,8 @@ pub(super) fn resolve<'t>(
     let node_names = Names::of(&nodes, "node", findings);
     let origin_names = Names::of(&origins, "origin", findings);
     let endpoint_names = Names::of(&endpoints, "endpoint", findings);
-    Names::of(&pointers, "pointer", findings).check_apart_from(&endpoint_names, findings);
+    let pointer_names = Names::of(&pointers, "pointer", findings);
+    pointer_names.check_apart_from(&endpoint_names, findings);
 
     let canaries = canary::places(&nodes);
     let nodes = all(nodes, "http", node);
@@ -92,8 +93,9 @@ pub(super) fn resolve<'t>(
     let mut reader = endpoint::Reader::new(&defaults, &node_names, &origin_names, findings);
     let endpoints = all(endpoints, "origin", |section| reader.read(section));
     let pointers = all(pointers, "origin", |section| pointer::read(&mut reader, section));
-    let subscriptions =
-        all(subscriptions, "stream", |section| subscription::read(section, &endpoint_names));
+    let subscriptions = all(subscriptions, "stream", |section| {
+        subscription::read(section, &endpoint_names, &pointer_names)
+    });
     subscription::check_streams(&subscriptions.read, findings);
     let of_events = invalidations.as_ref().and_then(Option::as_ref);
     plausible::check_ports_are_free(&daemon, of_events, &nodes.read, findings);

@@ -108,11 +108,18 @@ impl Scope {
     }
 }
 
-/// Reads one table. `endpoints` are the names that may be referred to.
-pub(super) fn read<'t>(mut section: Section<'t>, endpoints: &Names<'t>) -> Option<Subscription> {
+/// Reads one table. `endpoints` and `pointers` are the names that may be referred to: what is
+/// verified may be either, what is banned by its URL has one.
+pub(super) fn read<'t>(
+    mut section: Section<'t>,
+    endpoints: &Names<'t>,
+    pointers: &Names<'t>,
+) -> Option<Subscription> {
     let source = source(&mut section);
     let scope = scope(&mut section, endpoints);
-    let verify = section.optional("verify", |v, f| names(v, f, endpoints)).unwrap_or_default();
+    let either = endpoints.or(pointers);
+    let verify = section.optional("verify", |v, f| names(v, f, |v, f| either.reference(v, f)));
+    let verify = verify.unwrap_or_default();
     let on_gap = section.optional("on_gap", on_gap).unwrap_or_default();
     let debounce = section.optional("debounce", value::duration(DEBOUNCE_RANGE));
     let prove = section.optional("prove", value::duration(PROVE_RANGE));
@@ -196,7 +203,8 @@ fn scope<'t>(section: &mut Section<'t>, endpoints: &Names<'t>) -> Scope {
         }
         Some(urls)
     });
-    let endpoints = section.optional("endpoints", |v, f| names(v, f, endpoints));
+    let endpoints =
+        section.optional("endpoints", |v, f| names(v, f, |v, f| endpoints.reference(v, f)));
     Scope { ban, urls: urls.unwrap_or_default(), endpoints: endpoints.unwrap_or_default() }
 }
 
@@ -219,11 +227,11 @@ fn said(refusal: &Refusal) -> String {
 fn names<'t>(
     value: &'t Value<'t>,
     findings: &'t Findings,
-    endpoints: &Names<'t>,
+    reference: impl Fn(&'t Value<'t>, &'t Findings) -> Option<&'t str>,
 ) -> Option<Vec<EndpointName>> {
     let mut seen: Vec<&str> = Vec::new();
     let names = value::list(value, findings, |item, findings| {
-        let name = endpoints.reference(item, findings)?;
+        let name = reference(item, findings)?;
         if seen.contains(&name) {
             findings.wrong(item.span(), format!("the endpoint {name:?} stands here twice"));
         }

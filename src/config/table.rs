@@ -53,6 +53,11 @@ impl<'t> Names<'t> {
         }
     }
 
+    /// These and `others`, which have no name in common, for a reference to one of either.
+    pub(super) fn or<'n>(&'n self, others: &'n Self) -> Either<'n, 't> {
+        Either { these: self, others }
+    }
+
     /// All of them, in the order of the file.
     pub(super) fn all(&self) -> &[&'t str] {
         &self.order
@@ -75,6 +80,26 @@ impl<'t> Names<'t> {
             None => finding.help(format!("name one of the [[{}]] tables", self.kind)),
         });
         None
+    }
+}
+
+/// The names of two kinds of table.
+#[derive(Clone, Copy)]
+pub(super) struct Either<'n, 't> {
+    these: &'n Names<'t>,
+    others: &'n Names<'t>,
+}
+
+impl<'t> Either<'_, 't> {
+    /// Reads a name that has to be one of them.
+    pub(super) fn reference(&self, value: &'t Value<'t>, findings: &Findings) -> Option<&'t str> {
+        match value.get_ref() {
+            DeValue::String(text) => match self.others.places.get_key_value(&**text) {
+                Some((name, _)) => Some(name),
+                None => self.these.reference(value, findings),
+            },
+            _ => self.these.reference(value, findings),
+        }
     }
 }
 

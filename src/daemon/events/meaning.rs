@@ -152,13 +152,14 @@ impl Reader {
         Ok(Meaning { bans: Vec::new(), nodes: self.meant(None)?, verify, prove: None })
     }
 
-    /// The endpoints that a subscription concerns: all, where it names none.
+    /// The endpoints and pointers that a subscription concerns: all, where it names none.
     fn concerned(&self, subscription: &Subscription) -> Vec<EndpointName> {
         let named = subscription.concerned();
         if !named.is_empty() {
             return named;
         }
-        self.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()
+        let endpoints = self.endpoints.iter().map(|endpoint| &endpoint.name);
+        endpoints.chain(&self.pointers).cloned().collect()
     }
 
     /// The nodes of this host that are meant.

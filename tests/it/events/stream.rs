@@ -220,3 +220,31 @@ fn a_reload_that_changes_nothing_about_events_leaves_them_alone() {
     until("it is taken", || stage.bans("obj.http.x-model == other").len() == 1);
     assert_eq!(stage.results("inv", "taken"), None, "its series are gone");
 }
+
+/// What a pointer leads to is verified as an endpoint is.
+#[test]
+fn a_pointer_is_verified_with_all_that_it_leads_to() {
+    let stage = Stage::set(&format!(
+        "[[pointer]]\nname = \"current\"\nurl = \"http://{HOST}/current\"\norigin = \"origin\"\n\
+         endpoints = [\"http://{HOST}/v/{{value}}/\"]\n{STREAM}verify = [\"current\"]\n"
+    ));
+    stage.wait_for_up("inv");
+    let pointer = |state: &str| {
+        let label = format!("state=\"{state}\"");
+        stage.daemon.metric("purgewatch_pointer_state", &[&label]) == Some(1.0)
+    };
+    assert!(!pointer("good"));
+    stage.origin.serve("/current", cacheable("7"));
+    stage.origin.serve("/v/7/", cacheable("seven"));
+    // The node was asked too early, and keeps the answer.
+    stage.varnishd.adm(&["ban", "obj.status == 404"]);
+    stage.daemon.wait("it leads somewhere", || pointer("good"));
+    stage.origin.serve("/v/7/", cacheable("seven again"));
+    let id = stage.add(&["ban", "obj.http.x-model == seven", "prove", "20s"]);
+    stage.wait_for_confirmation(&id, "proven");
+    assert!(stage.varnishd.get(HOST, "/v/7/").ends_with("seven again"));
+    stage.origin.serve("/v/7/", cacheable("seven once more"));
+    let id = stage.add(&["ban", "obj.http.x-model == nope", "prove", "2s"]);
+    stage.daemon.wait("it is not proven and handed in again", || stage.taken() >= 3.0);
+    assert!(!stage.confirmations().contains(&id));
+}
