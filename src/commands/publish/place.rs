@@ -1,15 +1,11 @@
 //! Which Redis server, and which stream there.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use zeroize::Zeroizing;
 
 use super::super::Exit;
 use super::super::config_file::ConfigFile;
@@ -18,16 +14,13 @@ use super::chain;
 use crate::config::{
     Config, EventSource, RedisSettings, RedisUrlError, SecretSettings, StreamSettings,
 };
+use crate::daemon::{SourceError, redis_options};
 use crate::ingest::RedisOptions;
 use crate::model::Secret;
-use crate::net::tls::TlsClient;
 use crate::systemd::Credentials;
 
 /// The stream where nothing names another.
 const USUAL_STREAM: &str = "invalidations";
-
-/// The longest password that is read.
-const LONGEST_PASSWORD: u64 = 4_096;
 
 /// The longest name of a stream, as the configuration has it.
 const LONGEST_KEY: usize = 1_024;
@@ -91,13 +84,7 @@ impl Server {
         };
         let configured = streams.iter().find(|known| known.key == stream);
         let replies = self.replies.clone().or_else(|| Some(configured?.replies.clone()));
-        let mut redis = RedisOptions::new(settings.address.clone());
-        redis.tls = settings.tls.then(|| {
-            Arc::new(TlsClient::without_alpn(self.ca_file.clone().or(settings.ca_file.clone())))
-        });
-        redis.username.clone_from(&settings.username);
-        redis.database = settings.database;
-        redis.password = self.password(&settings)?;
+        let redis = self.options(settings)?;
         Ok(Place { redis, replies: replies.unwrap_or_else(|| format!("{stream}:replies")), stream })
     }
 
@@ -139,31 +126,30 @@ impl Server {
         Ok((settings, None))
     }
 
-    fn password(&self, settings: &RedisSettings) -> Result<Option<Secret>, Exit> {
-        if let Some(name) = &self.password_env {
-            return from_variable(name).map(Some);
+    /// How the server is reached; arguments come before the configuration.
+    fn options(&self, mut settings: RedisSettings) -> Result<RedisOptions, Exit> {
+        if let Some(file) = &self.ca_file {
+            settings.ca_file = Some(file.clone());
         }
-        if let Some(path) = &self.password_file {
-            return from_file(path).map(Some);
+        let from_variable = self.password_env.as_deref().map(from_variable).transpose()?;
+        if from_variable.is_some() {
+            settings.password = SecretSettings::None;
+        } else if let Some(file) = &self.password_file {
+            settings.password = SecretSettings::File(file.clone());
         }
-        match &settings.password {
-            SecretSettings::None => Ok(None),
-            SecretSettings::File(path) => from_file(path).map(Some),
-            SecretSettings::Credential { name, file } => {
-                match (Credentials::from_environment().path(name), file) {
-                    (Ok(path), _) => from_file(&path).map(Some),
-                    (Err(_), Some(file)) => from_file(file).map(Some),
-                    (Err(fault), None) => {
-                        complain(format_args!(
-                            "the password of Redis cannot be read: {}; --password-file and \
-                             --password-env serve commands outside of the unit",
-                            chain(&fault)
-                        ));
-                        Err(Exit::Secret)
-                    }
+        let found = redis_options(&settings, &Credentials::from_environment());
+        let mut options = found.map_err(|fault| {
+            let advice = match fault {
+                SourceError::Credential(_) => {
+                    "; --password-file and --password-env serve commands outside of the unit"
                 }
-            }
-        }
+                SourceError::Password { .. } => "",
+            };
+            complain(format_args!("{}{advice}", Untrusted(&chain(&fault))));
+            Exit::Secret
+        })?;
+        options.password = from_variable.or(options.password);
+        Ok(options)
     }
 }
 
@@ -189,25 +175,6 @@ fn from_variable(name: &OsStr) -> Result<Secret, Exit> {
         Untrusted(&name.to_string_lossy())
     ));
     Err(Exit::Secret)
-}
-
-fn from_file(path: &Path) -> Result<Secret, Exit> {
-    let read = || {
-        let mut bytes = Zeroizing::new(Vec::new());
-        File::open(path)?.take(LONGEST_PASSWORD + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > LONGEST_PASSWORD {
-            let why = format!("expected {LONGEST_PASSWORD} bytes at most");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        }
-        Ok(Secret::new(std::mem::take(&mut *bytes)))
-    };
-    read().map_err(|fault: io::Error| {
-        complain(format_args!(
-            "the password of Redis cannot be read from {}: {fault}",
-            Untrusted(&path.display().to_string())
-        ));
-        Exit::Secret
-    })
 }
 
 /// The name of a stream.

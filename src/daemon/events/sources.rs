@@ -48,10 +48,10 @@ pub(in crate::daemon) enum Arrival {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The password is a credential that systemd did not hand over.
-    #[error("[redis]: its password cannot be found")]
+    #[error("the password of Redis cannot be found")]
     Credential(#[source] CredentialError),
     /// The password's file cannot be read.
-    #[error("[redis]: its password cannot be read from {}", path.display())]
+    #[error("the password of Redis cannot be read from {}", path.display())]
     Password {
         /// The file.
         path: PathBuf,
