@@ -60,8 +60,12 @@ async fn send(
         Ok(command) => command,
         Err(fault) => return (problem("unsendable", chain(&fault)), BanResult::Rejected),
     };
+    let begin = peer.now();
     match peer.ban(command).await {
-        Ok(()) => (Ok(()), BanResult::Accepted),
+        Ok(()) => {
+            peer.note_sent(ban.to_bytes(), begin);
+            (Ok(()), BanResult::Accepted)
+        }
         Err(error) => (problem(error.label(), chain(&error)), miss(&error).result),
     }
 }

@@ -21,8 +21,8 @@ use crate::model::{NodeName, Timestamp, Untrusted};
 use crate::protocol::answer::{Answer as _, BackendList, BanList, Envelope, ListedBan};
 use crate::protocol::{Command, answer};
 use crate::verdict::cause::{
-    BackendEvidence, BanEvidence, BanJudge, BanListEvidence, Evidence, Judged, LedgerEvidence,
-    ObjectEvidence, PreparedBan, Sent, Served, Span, explain,
+    BackendEvidence, BanEvidence, BanJudge, BanListEvidence, Elsewhere, Evidence, Judged,
+    LedgerEvidence, ObjectEvidence, PreparedBan, Sent, SentBan, Served, Span, explain, recall,
 };
 use crate::verdict::{Answer, Explanation, FetchRequest, Observation, Outcome};
 
@@ -127,7 +127,9 @@ impl Gatherer {
             Served::Old(object) => {
                 let headers = self.peers.ban_headers(&case.endpoint);
                 let sent = sent.unwrap_or_default();
-                judged(facts.bans.clone(), missed, case, sent, object, headers).await
+                let elsewhere = self.peers.elsewhere(&case.node);
+                let bans = facts.bans.clone();
+                judged(bans, missed, case, sent, object, headers, elsewhere).await
             }
             _ => (untested(&facts.bans), Vec::new()),
         };
@@ -186,7 +188,7 @@ impl Gatherer {
         match asked.await {
             Ok(Ok((version, list, time, backends, worker))) => NodeFacts {
                 at: self.clock.now(),
-                bans: Ok(prepared(&list, backends.as_ref().ok(), time, version)),
+                bans: Ok(prepared(&list, backends.as_ref().ok(), time, version, &peer.sent())),
                 backends: backends.map(|list| health(&list)).map_err(|error| chain(&error)),
                 worker,
             },
@@ -249,6 +251,7 @@ fn prepared(
     backends: Option<&BackendList>,
     time: NodeTime,
     version: Option<ServerVersion>,
+    sent: &[SentBan],
 ) -> Bans {
     let newest = list.bans.iter().take(MOST_BANS);
     let prepare = newest.enumerate().map(|(place, ban)| {
@@ -258,7 +261,13 @@ fn prepared(
         }
         PreparedBan::new(&ban.spec, ban.completed, taken, version)
     });
-    Bans { list: prepare.collect(), complete: list.complete && list.bans.len() <= MOST_BANS }
+    let mut bans: Vec<_> = prepare.collect();
+    for (place, recalled) in recall(&bans, sent) {
+        if let Some(ban) = bans.get_mut(place) {
+            *ban = recalled;
+        }
+    }
+    Bans { list: bans.into(), complete: list.complete && list.bans.len() <= MOST_BANS }
 }
 
 /// Whether the oldest entry of a list is the one that varnishd makes at the start of its cache
@@ -306,13 +315,14 @@ async fn judged(
     sent: HeaderMap,
     object: &ObjectEvidence,
     headers: Option<&BanHeaders>,
+    elsewhere: Elsewhere,
 ) -> (BanListEvidence, Vec<LedgerEvidence>) {
     let (target, mut object) = (case.target.clone(), object.clone());
     if let Some(headers) = headers {
         object.headers = Arc::new(with_ban_headers(&object.headers, headers, case));
     }
     let judge = move || {
-        let judge = BanJudge::new(Sent { url: &target.url, headers: &sent }, &object);
+        let judge = BanJudge::new(Sent { url: &target.url, headers: &sent }, &object, &elsewhere);
         let list = match bans {
             Ok(Bans { list, complete }) => {
                 let bans = list.iter().map(|ban| judge.judge(ban)).collect();

@@ -125,8 +125,14 @@ fn may_persist(storages: &Storages) -> bool {
 /// What was sent already when one fails is reported as unconfirmed, whatever its answer may be: it
 /// is sent again, behind the one that failed.
 pub(super) async fn deliver(peer: &AdminPeer, bans: &[BanText]) -> Vec<Result<(), Miss>> {
-    let client = peer.open_client();
+    let (client, begin) = (peer.open_client(), peer.now());
     let results = send_all(&client, bans).await;
+    // Those of a long batch could not be told apart by the time.
+    if let ([ban], [Ok(())]) = (bans, &results[..])
+        && let Ok(parsed) = ban::parse(ban.as_str().as_bytes())
+    {
+        peer.note_sent(parsed.to_bytes(), begin);
+    }
     // After a failure the next attempt begins with a new connection, at a time that the ledger
     // chooses.
     if results.len() == bans.len() && !results.iter().any(is_failure) {

@@ -1,6 +1,6 @@
 //! The nodes and origins that the engine's fetches and checks go to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,11 +14,15 @@ use crate::config::{
     AdminPlace, AdminSettings, BanHeaders, Config, Node, Origin, SecretSettings, ServerAddress,
 };
 use crate::engine::Process;
-use crate::model::{EndpointName, NodeName, OriginName};
+use crate::model::{EndpointName, NodeName, OriginName, Timestamp};
 use crate::probe::{Destination, Options};
 use crate::protocol::Command;
 use crate::protocol::answer::Pids;
 use crate::systemd::{CredentialError, Credentials};
+use crate::verdict::cause::{Elsewhere, SentBan, Span};
+
+/// So many bans that a node took are remembered: those of its canary over some hours.
+const MOST_SENT: usize = 256;
 
 /// Every node and origin of a configuration, with its connections.
 #[derive(Debug, Default)]
@@ -26,6 +30,7 @@ pub struct Peers {
     nodes: HashMap<NodeName, NodePeer>,
     origins: HashMap<OriginName, HttpPeer>,
     ban_headers: HashMap<EndpointName, BanHeaders>,
+    elsewhere: HashMap<NodeName, Elsewhere>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +49,9 @@ pub struct AdminPeer {
     shared: Option<admin::Client>,
     /// A connection of an earlier delivery that went well, kept for the next one.
     kept: Arc<Mutex<Option<admin::Client>>>,
+    /// The newest bans that were sent and taken, the newest last.
+    sent: Arc<Mutex<VecDeque<SentBan>>>,
+    clock: Clock,
 }
 
 #[derive(Debug, Clone)]
@@ -84,7 +92,7 @@ impl Peers {
         for node in &config.nodes {
             let kept = old.nodes.get(&node.name);
             let admin = match &node.admin {
-                Some(settings) => Some(AdminPeer::new(node, settings, old, credentials)?),
+                Some(settings) => Some(AdminPeer::new(node, settings, old, credentials, clock)?),
                 None => None,
             };
             let kept = kept.map(|peer| &peer.http);
@@ -110,6 +118,14 @@ impl Peers {
             if let Some(headers) = &endpoint.ban_headers {
                 peers.ban_headers.insert(endpoint.name.clone(), headers.clone());
             }
+        }
+        let watched = Elsewhere::new(config.endpoints.iter().map(|endpoint| &endpoint.url));
+        for node in &config.nodes {
+            let elsewhere = match super::canary::plan(config, node) {
+                Some(canary) => watched.with_canary(&canary.target.url, &canary.ban),
+                None => watched.clone(),
+            };
+            peers.elsewhere.insert(node.name.clone(), elsewhere);
         }
         Ok(peers)
     }
@@ -159,6 +175,12 @@ impl Peers {
         self.ban_headers.get(endpoint)
     }
 
+    /// What bans at a node may be meant for besides the endpoint in question.
+    #[must_use]
+    pub fn elsewhere(&self, node: &NodeName) -> Elsewhere {
+        self.elsewhere.get(node).cloned().unwrap_or_default()
+    }
+
     /// The port of a varnishd that dials in at that address.
     fn acceptor(&self, address: SocketAddr) -> Option<admin::Acceptor> {
         self.nodes.values().find_map(|node| match &node.admin.as_ref()?.target.place {
@@ -176,6 +198,7 @@ impl AdminPeer {
         settings: &AdminSettings,
         old: &Peers,
         credentials: &Credentials,
+        clock: Clock,
     ) -> Result<Self, PeerError> {
         let kept = old.nodes.get(&node.name).and_then(|peer| peer.admin.as_ref());
         if let Some(kept) = kept.filter(|kept| kept.settings == *settings) {
@@ -198,8 +221,8 @@ impl AdminPeer {
             }
             shared = Some(admin::Client::new(target.clone(), options.clone()));
         }
-        let kept = Arc::default();
-        Ok(Self { settings: settings.clone(), target, options, shared, kept })
+        let (kept, sent) = (Arc::default(), Arc::default());
+        Ok(Self { settings: settings.clone(), target, options, shared, kept, sent, clock })
     }
 
     /// Where it is, as text.
@@ -236,6 +259,28 @@ impl AdminPeer {
         if self.shared.is_none() {
             *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
         }
+    }
+
+    /// Remembers that the node took a ban which was sent from `begin` until now: varnishd forgets
+    /// what a ban said once it has worked it off.
+    pub(super) fn note_sent(&self, ban: Vec<u8>, begin: Timestamp) {
+        let sent = Span { earliest: begin, latest: self.clock.now() };
+        let mut all = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST_SENT {
+            all.pop_front();
+        }
+        all.push_back(SentBan { ban: ban.into(), sent });
+    }
+
+    /// What is remembered of bans that the node took.
+    pub(super) fn sent(&self) -> Vec<SentBan> {
+        let all = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().cloned().collect()
+    }
+
+    /// When it is.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// A client for commands. All of a varnishd that dials in share one connection.

@@ -1,8 +1,10 @@
-//! Asking for the cause where a node serves old content: once when it begins to lag, once more
-//! when that becomes an alarm, and again when a stale node comes with another version.
+//! Asking for the cause where a node serves old content: when it begins to lag, when that becomes
+//! an alarm, when a stale node comes with another version, and now and then while it lasts: somebody
+//! may have sent a ban meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Engine, Output};
 use crate::model::{EndpointName, NodeName, OriginName, Timestamp, VariantName, Version};
@@ -12,6 +14,10 @@ use crate::verdict::{Cause, Explanation, State, Target};
 /// So many gatherings are under way at most; the others wait for their turn. Each is a fetch and
 /// a few commands, and an outage may make thousands of endpoints stale at a time.
 const AT_ONCE: usize = 4;
+
+/// While nothing changes, it is asked again after so long, and then less and less often.
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Names one gathering of evidence that is under way. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,6 +52,8 @@ pub struct Case {
 pub(super) struct Inquiry {
     /// What evidence was last asked for: the state, and when stale the version.
     asked: Option<(State, Option<Version>)>,
+    /// When it is to be asked for again though nothing changed, and after which pause.
+    again: Option<(Timestamp, Duration)>,
     waiting: bool,
     under_way: bool,
     /// With the version that it explains.
@@ -128,9 +136,15 @@ impl Engine {
             });
             // What the last round did not see cannot be asked about.
             let seen = place.version.is_some() && place.verdict.last_probe == Some(now);
-            if unchanged || !seen || !self.inquiries.enabled {
+            let is_due = inquiry.again.is_none_or(|(due, _)| due <= now);
+            if unchanged && (!is_due || inquiry.under_way) || !seen || !self.inquiries.enabled {
                 continue;
             }
+            let pause = match inquiry.again {
+                Some((_, pause)) if unchanged => pause.saturating_mul(2).min(LONGEST_PAUSE),
+                _ => FIRST_PAUSE,
+            };
+            inquiry.again = Some((now + pause, pause));
             inquiry.asked = Some((state, version));
             if !std::mem::replace(&mut inquiry.waiting, true) {
                 self.inquiries.waiting.push_back((at, number));
@@ -152,9 +166,10 @@ impl Engine {
         }
         let before = place.inquiry.found.as_ref();
         let cause_before = before.map(|(_, found)| found.cause);
-        // Evidence goes: a node forgets its bans. What was found once stays true of that version.
-        let is_known =
-            before.is_some_and(|(of, found)| *of == version && found.cause != Cause::Undetermined);
+        // Evidence goes: a node forgets its bans. What was found once stays true of that version,
+        // but for this: that there was no ban, when there may be one now.
+        let is_lasting = |cause| !matches!(cause, Cause::Undetermined | Cause::NeverPurged);
+        let is_known = before.is_some_and(|(of, found)| *of == version && is_lasting(found.cause));
         if is_known && explanation.cause == Cause::Undetermined {
             return;
         }

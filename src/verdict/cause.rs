@@ -45,13 +45,16 @@
 //! | 15 | bans since the change, none of which matches, and they are about this URL, or few | `ban_missed_it` |
 //! | 16 | no ban since the change matches | `never_purged` |
 //!
-//! A node has bans for many URLs. One counts as being about this one when it names its host, its
-//! path or a part of its path; up to [`FEW_BANS`] count in any case.
+//! A node has bans for many URLs. One counts as being about this one when it names its path, a part
+//! of its path, or its host and no path; up to [`FEW_BANS`] count in any case. Those that were
+//! certainly meant for something else ([`Aim::Elsewhere`]) do not count at all, unless they match.
 
 mod bans;
 mod decide;
+mod elsewhere;
 mod evidence;
 mod facts;
+mod sent;
 
 #[cfg(test)]
 mod tests;
@@ -60,10 +63,12 @@ use std::fmt;
 
 pub use bans::{BanJudge, PreparedBan, Sent};
 pub use decide::explain;
+pub use elsewhere::Elsewhere;
 pub use evidence::{
-    BackendEvidence, BanEvidence, BanListEvidence, Evidence, Judged, LedgerEvidence,
+    Aim, BackendEvidence, BanEvidence, BanListEvidence, Evidence, Judged, LedgerEvidence,
     ObjectEvidence, OriginChange, Served, Span, VariantEvidence,
 };
+pub use sent::{SentBan, recall};
 
 /// From a ban to the fetch of an object that may have been under way when the ban came, at most:
 /// varnishd's default for `first_byte_timeout` (varnishd(1)).

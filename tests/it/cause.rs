@@ -120,6 +120,52 @@ fn ban_missed_it() {
 }
 
 #[test]
+fn bans_of_the_daemons_own_canary_are_no_attempts() {
+    let (origin, varnishd) = stage();
+    origin.serve("/favicon.ico", cacheable("icon"));
+    let keys = "canary = \"/favicon.ico\"\ncanary_interval = \"1s\"\nadmin_timeout";
+    let peers = peers(&varnishd, origin.address).replace("admin_timeout", keys);
+    let daemon = Daemon::start(&(QUICK.to_owned() + &peers + &endpoint("rec", PATH, "")));
+    daemon.wait_for_state("rec", "fresh");
+    daemon.wait("the canary is proven", || {
+        daemon.metric("purgewatch_canary_up", &["cache-01"]) == Some(1.0)
+    });
+    let_it_age();
+    origin.serve(PATH, cacheable("two"));
+    let findings = explained(&daemon, "stale", "default", "never_purged");
+    assert!(findings.contains("meant for something else"), "{findings}");
+    assert!(!daemon.log().contains("ban_missed_it"), "{}", daemon.log());
+    // An attempt is seen among them all the same.
+    varnishd.adm(&["ban", "req.http.host == www.example.com && req.url == /api/"]);
+    let config = daemon.config();
+    let (_, out, _) = run(&["check", "-c", config.to_str().unwrap(), "--explain"]);
+    assert!(out.contains("www.example.com"), "{out}");
+}
+
+#[test]
+fn bans_of_other_endpoints_are_no_attempts() {
+    let (origin, varnishd) = stage();
+    origin.serve("/news/", cacheable("news"));
+    let config = QUICK.to_owned()
+        + &peers(&varnishd, origin.address)
+        + &endpoint("rec", PATH, "")
+        + &endpoint("news", "/news/", "");
+    let daemon = Daemon::start(&config);
+    daemon.wait_for_state("rec", "fresh");
+    daemon.wait_for_state("news", "fresh");
+    let_it_age();
+    origin.serve(PATH, cacheable("two"));
+    daemon.wait_for_state("rec", "lagging");
+    let config = daemon.config();
+    let config = config.to_str().unwrap();
+    let (code, out, err) =
+        run(&["ban", "-c", config, "--no-ledger", "--url", "http://rec.example.com/news/"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let findings = explained(&daemon, "stale", "default", "never_purged");
+    assert!(findings.contains("a ban that was meant for something else"), "{findings}");
+}
+
+#[test]
 fn bans_on_headers_that_the_vcl_takes_away_are_judged_by_the_configuration() {
     let origin = Origin::start();
     origin.serve(PATH, cacheable("one"));

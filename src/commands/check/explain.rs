@@ -20,7 +20,7 @@ use crate::engine::{Case, TargetSnapshot};
 use crate::model::{Timestamp, format_duration};
 use crate::systemd::Credentials;
 use crate::verdict::Explanation;
-use crate::verdict::cause::{BanEvidence, BanListEvidence, Evidence, Judged, Served};
+use crate::verdict::cause::{Aim, BanEvidence, BanListEvidence, Evidence, Judged, Served};
 
 /// So many cases are looked into at a time.
 const AT_ONCE: usize = 8;
@@ -149,7 +149,7 @@ fn ban_table(evidence: &Evidence) -> String {
     let BanListEvidence::Read { bans, complete } = &evidence.bans else { return String::new() };
     let mut bans: Vec<_> = bans.iter().filter(|ban| is_since(ban, evidence)).collect();
     // Those about the URL are what is looked for.
-    bans.sort_by_key(|ban| !ban.related);
+    bans.sort_by_key(|ban| ban.aim != Aim::Here);
     let mut text = match (bans.len(), evidence.change.after) {
         (0, Some(_)) => return "  no bans since the change\n".to_owned(),
         (_, Some(_)) => "  bans since the change:\n".to_owned(),
@@ -269,7 +269,7 @@ impl EvidenceDocument {
                 taken_seconds: ago(ban.taken.latest),
                 judged: label,
                 why: why.cloned(),
-                related: ban.related,
+                related: ban.aim == Aim::Here,
             }
         };
         let backends = evidence.backends.as_deref().unwrap_or_default().iter();

@@ -11,7 +11,7 @@ fn found(cause: Cause) -> Explanation {
 }
 
 #[test]
-fn a_cause_is_sought_once_for_each_transition_and_goes_with_the_old_content() {
+fn a_cause_is_sought_at_each_transition_then_ever_less_often_and_goes_with_the_old_content() {
     let mut world = World::new(
         explaining(1, 1),
         |t, _| shown(blocked(t)),
@@ -21,7 +21,13 @@ fn a_cause_is_sought_once_for_each_transition_and_goes_with_the_old_content() {
     let lagging = world.reached(State::Lagging).unwrap();
     let stale = world.reached(State::Stale).unwrap();
     let asked: Vec<_> = world.cases.iter().map(|(at, _)| *at).collect();
-    assert_eq!(asked, [lagging, stale], "and not again in 800 s of being stale");
+    assert_eq!(asked[..2], [lagging, stale]);
+    // 60 s later, then 120, then 240: each time in the first round from then on.
+    let pauses: Vec<_> = asked[1..].windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses.len(), 3, "{asked:?}");
+    for (pause, least) in pauses.iter().zip([60, 120, 240]) {
+        assert!((least..least + 40).contains(pause), "{asked:?}");
+    }
     assert_eq!(world.explained.len(), 1, "the same cause is told once");
     let cause = world.engine.snapshot(world.now).targets[0].cause.clone();
     assert_eq!(cause.unwrap().cause, Cause::NeverPurged);
@@ -50,10 +56,11 @@ fn a_stale_node_that_comes_with_another_old_version_is_looked_at_again() {
     let mut world =
         World::new(explaining(1, 1), move |t, _| shown(origin(t)), move |_, t| shown(node(t)));
     world.run_until(590);
-    let before = world.cases.len();
-    world.run_until(800);
+    world.run_until(650);
     assert_eq!(world.state(), State::Stale);
-    assert_eq!(world.cases.len(), before + 1);
+    let (at, case) = world.cases.last().unwrap();
+    assert!((600..640).contains(at), "{at}");
+    assert!(format!("{:?}", case.served).contains("v2"), "{:?}", case.served);
 }
 
 #[test]
@@ -65,9 +72,26 @@ fn what_was_found_is_not_lost_to_evidence_that_is_gone() {
         found(if early { Cause::RacedFill } else { Cause::Undetermined })
     });
     world.run_until(500);
-    assert_eq!(world.cases.len(), 2);
+    assert!(world.cases.len() > 2);
     let cause = world.engine.snapshot(world.now).targets[0].cause.clone();
     assert_eq!(cause.unwrap().cause, Cause::RacedFill);
+}
+
+/// Somebody bans what is stale, and that hits nothing: what was true before is not any more.
+#[test]
+fn a_ban_that_came_later_changes_the_cause() {
+    for later in [Cause::BanMissedIt, Cause::Undetermined] {
+        let mut world = World::new(explaining(1, 1), |t, _| shown(blocked(t)), |_, _| shown("v1"));
+        let mut asked = 0;
+        world.cause = Box::new(move |_| {
+            asked += 1;
+            found(if asked <= 2 { Cause::NeverPurged } else { later })
+        });
+        world.run_until(400);
+        let cause = world.engine.snapshot(world.now).targets[0].cause.clone();
+        assert_eq!(cause.unwrap().cause, later);
+        assert_eq!(world.explained.len(), 2, "each is told once");
+    }
 }
 
 #[test]
@@ -75,7 +99,7 @@ fn an_outage_gathers_no_more_than_a_few_at_a_time() {
     let mut world = World::new(explaining(200, 1), |t, _| shown(blocked(t)), |_, _| shown("v1"));
     world.run_until(500);
     assert_eq!(world.most_gathering, 4);
-    assert_eq!(world.cases.len(), 400, "all of them in the end, when lagging and when stale");
+    assert!(world.cases.len() >= 400, "all of them in the end, when lagging and when stale");
     assert!(world.engine.snapshot(world.now).targets.iter().all(|target| target.cause.is_some()));
 }
 

@@ -2,7 +2,8 @@
 
 use http::HeaderMap;
 
-use super::evidence::{BanEvidence, Judged, ObjectEvidence, Span};
+use super::elsewhere::{Elsewhere, NamedPath};
+use super::evidence::{Aim, BanEvidence, Judged, ObjectEvidence, Span};
 use super::facts::age_bounds;
 use crate::ban::matching::{Judgement, Matcher, Object, Request, Seconds, Times, Vantage};
 use crate::ban::{ServerVersion, parse};
@@ -19,6 +20,10 @@ pub struct PreparedBan {
     expression: String,
     /// What its arguments say, in lower case and without backslashes.
     arguments: String,
+    /// The paths that it wants.
+    named: Vec<NamedPath>,
+    /// The ban itself, its words between single blanks; empty where varnishd has forgotten it.
+    spec: Vec<u8>,
     matcher: Option<Result<Matcher, String>>,
     is_start: bool,
 }
@@ -37,6 +42,10 @@ pub struct Sent<'a> {
 pub struct BanJudge<'a> {
     sent: Sent<'a>,
     object: &'a ObjectEvidence,
+    elsewhere: &'a Elsewhere,
+    host: String,
+    /// The path and query, in lower case.
+    path: String,
     words: Vec<String>,
 }
 
@@ -45,26 +54,35 @@ impl PreparedBan {
     /// one that is completed.
     #[must_use]
     pub fn new(spec: &[u8], completed: bool, taken: Span, version: Option<ServerVersion>) -> Self {
+        let mut ban = Self {
+            taken,
+            expression: shown(spec),
+            arguments: String::new(),
+            named: Vec::new(),
+            spec: Vec::new(),
+            matcher: None,
+            is_start: false,
+        };
         if completed || spec.is_empty() {
-            let (expression, arguments) = (shown(spec), String::new());
-            return Self { taken, expression, arguments, matcher: None, is_start: false };
+            return ban;
         }
-        let (mut expression, mut arguments) = (shown(spec), String::new());
-        let matcher = match parse(spec) {
+        ban.matcher = Some(match parse(spec) {
             Ok(parsed) => {
-                expression = cut(parsed.to_string());
+                ban.expression = cut(parsed.to_string());
                 for condition in parsed.conditions() {
-                    arguments.push_str(&plain(condition.argument.bytes()));
-                    arguments.push('\n');
+                    ban.arguments.push_str(&plain(condition.argument.bytes()));
+                    ban.arguments.push('\n');
                 }
+                ban.named = NamedPath::all_of(&parsed);
+                ban.spec = parsed.to_bytes();
                 Ok(Matcher::new(&parsed, version))
             }
             Err(refusal) => {
-                arguments = plain(spec);
+                ban.arguments = plain(spec);
                 Err(refusal.to_string())
             }
-        };
-        Self { taken, expression, arguments, matcher: Some(matcher), is_start: false }
+        });
+        ban
     }
 
     /// The entry that varnishd makes when its cache process starts.
@@ -72,13 +90,32 @@ impl PreparedBan {
     pub fn start(taken: Span) -> Self {
         Self { is_start: true, ..Self::new(b"", true, taken, None) }
     }
+
+    /// When it was taken.
+    pub(super) const fn taken(&self) -> Span {
+        self.taken
+    }
+
+    /// Whether varnishd does not tell any more what it said.
+    pub(super) const fn is_forgotten(&self) -> bool {
+        self.matcher.is_none() && !self.is_start
+    }
+
+    /// Whether it is this ban, its words between single blanks.
+    pub(super) fn says(&self, spec: &[u8]) -> bool {
+        self.spec == spec
+    }
 }
 
 impl<'a> BanJudge<'a> {
-    /// Judges against `object`, which came in answer to `sent`.
+    /// Judges against `object`, which came in answer to `sent`. What else the bans may have been
+    /// meant for is `elsewhere`.
     #[must_use]
-    pub fn new(sent: Sent<'a>, object: &'a ObjectEvidence) -> Self {
-        Self { sent, object, words: words(sent.url) }
+    pub fn new(sent: Sent<'a>, object: &'a ObjectEvidence, elsewhere: &'a Elsewhere) -> Self {
+        let host = sent.url.address().host().to_lowercase();
+        let path = sent.url.path_and_query().to_lowercase();
+        let words = words(&path);
+        Self { sent, object, elsewhere, host, path, words }
     }
 
     /// Judges one ban.
@@ -96,7 +133,7 @@ impl<'a> BanJudge<'a> {
             expression: ban.expression.clone(),
             taken: ban.taken,
             judged,
-            related: self.is_about(&ban.arguments),
+            aim: self.aim(ban),
         }
     }
 
@@ -126,13 +163,28 @@ impl<'a> BanJudge<'a> {
         }
     }
 
-    /// Whether a ban with these arguments was meant for the URL, or for something like it.
-    fn is_about(&self, arguments: &str) -> bool {
-        let path = self.sent.url.path_and_query().to_lowercase();
-        self.words.iter().any(|word| arguments.contains(word.as_str()))
-            || arguments
-                .lines()
-                .any(|argument| argument.trim_start_matches('^').trim_end_matches('$') == path)
+    fn aim(&self, ban: &PreparedBan) -> Aim {
+        if self.elsewhere.is_canarys(&ban.spec, self.sent.url) {
+            return Aim::Elsewhere;
+        }
+        let mut named = ban.named.iter();
+        if named.clone().any(|named| named.covers(&self.path)) {
+            return Aim::Here;
+        }
+        if named.clone().any(|named| self.elsewhere.has(named)) {
+            return Aim::Elsewhere;
+        }
+        if self.words.iter().any(|word| ban.arguments.contains(word.as_str())) {
+            return Aim::Here;
+        }
+        if named.any(|named| self.elsewhere.has_below(named)) {
+            return Aim::Elsewhere;
+        }
+        // Nearly every ban names the host.
+        if ban.named.is_empty() && ban.arguments.contains(&self.host) {
+            return Aim::Here;
+        }
+        Aim::Unclear
     }
 }
 
@@ -141,15 +193,10 @@ fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
     to.since(from).as_secs_f64() - from.since(to).as_secs_f64()
 }
 
-/// What of a URL tells that a ban is about it: its host, and the parts of its path and query that
-/// are long enough to be no chance.
-fn words(url: &HttpUrl) -> Vec<String> {
-    let path = url.path_and_query().to_lowercase();
+/// The parts of a path and query that are long enough to be no chance in a ban.
+fn words(path: &str) -> Vec<String> {
     let parts = path.split(['/', '?', '&', '=']);
-    let mut words: Vec<_> =
-        parts.filter(|part| part.len() >= 3).map(|part| part.replace('\\', "")).collect();
-    words.push(url.address().host().to_lowercase());
-    words
+    parts.filter(|part| part.len() >= 3).map(|part| part.replace('\\', "")).collect()
 }
 
 /// What an argument says, for comparisons with words: a regex without its escapes.

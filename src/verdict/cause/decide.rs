@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::evidence::{BanEvidence, BanListEvidence, Evidence, Judged, Served, Span};
+use super::evidence::{Aim, BanEvidence, BanListEvidence, Evidence, Judged, Served, Span};
 use super::facts::{Facts, Fetched};
 use super::{Cause, Explanation, FEW_BANS};
 use crate::httpcache;
@@ -204,7 +204,7 @@ fn fetched_after(facts: &Facts<'_>) -> Option<Found> {
 
 fn missed(facts: &Facts<'_>) -> Option<Found> {
     let missed = facts.missed();
-    let related = missed.iter().any(|ban| ban.related);
+    let related = missed.iter().any(|ban| ban.aim == Aim::Here);
     if missed.is_empty() || !related && missed.len() > FEW_BANS {
         return None;
     }
@@ -219,12 +219,16 @@ fn missed(facts: &Facts<'_>) -> Option<Found> {
 }
 
 fn never_purged(facts: &Facts<'_>) -> Found {
-    let first = match facts.missed().len() {
-        0 => format!("the node took no ban {}", facts.since_when()),
-        count => format!(
-            "the node took {count} bans {}, none of which matches it or has anything to do with \
+    const MEANT: &str = "meant for something else (the canary, or another URL that is watched)";
+    let since = facts.since_when();
+    let first = match (facts.missed().len(), facts.elsewhere()) {
+        (0, 0) => format!("the node took no ban {since}"),
+        (0, 1) => format!("the node took no ban {since} but a ban that was {MEANT}"),
+        (0, count) => format!("the node took no ban {since} but {count} that were {MEANT}"),
+        (count, others) => format!(
+            "the node took {} bans {since}, none of which matches it or has anything to do with \
              its URL",
-            facts.since_when()
+            count + others
         ),
     };
     let mut findings = vec![first];
@@ -342,8 +346,8 @@ impl Facts<'_> {
     /// The bans that could have hit it and did not, and why; those about its URL first.
     fn bans_that_missed(&self, related_only: bool) -> Vec<String> {
         let mut missed = self.missed();
-        missed.retain(|ban| ban.related || !related_only);
-        missed.sort_by_key(|ban| !ban.related);
+        missed.retain(|ban| ban.aim == Aim::Here || !related_only);
+        missed.sort_by_key(|ban| ban.aim != Aim::Here);
         let more = missed.len().saturating_sub(BANS_SHOWN);
         let mut findings: Vec<_> =
             missed.into_iter().take(BANS_SHOWN).map(|ban| self.miss(ban)).collect();

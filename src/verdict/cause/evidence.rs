@@ -71,6 +71,12 @@ pub struct Span {
 }
 
 impl Span {
+    /// Whether the two may be the same point.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.earliest <= other.latest && other.earliest <= self.latest
+    }
+
     /// The time that lies so long before this one, at least and at most.
     #[must_use]
     pub fn earlier_by(self, least: Duration, most: Duration) -> Self {
@@ -114,8 +120,21 @@ pub struct BanEvidence {
     pub taken: Span,
     /// Whether it matches the object.
     pub judged: Judged,
-    /// Whether it names the URL's host, path, or a part of the path.
-    pub related: bool,
+    /// What it was meant for.
+    pub aim: Aim,
+}
+
+/// What a ban was meant for, as far as it tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// The URL in question or something like it: it names its path, a part of that, or its host and
+    /// no path.
+    Here,
+    /// It does not tell.
+    Unclear,
+    /// Something else: it is that of the node's canary, or names the path of another URL that is
+    /// watched.
+    Elsewhere,
 }
 
 /// Whether a ban matches the object, by what can be seen of it.

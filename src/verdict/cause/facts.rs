@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::LONGEST_FETCH;
 use super::evidence::{
-    BanEvidence, BanListEvidence, Evidence, Judged, ObjectEvidence, Span, VariantEvidence,
+    Aim, BanEvidence, BanListEvidence, Evidence, Judged, ObjectEvidence, Span, VariantEvidence,
 };
 use crate::httpcache::{self, Tiers};
 use crate::model::Timestamp;
@@ -92,11 +92,23 @@ impl<'a> Facts<'a> {
         self.bans_since().find(|ban| ban.judged == Judged::Matches)
     }
 
-    /// The bans since the change, or the fetch, that could have hit the object and did not.
+    /// The bans since the change, or the fetch, that could have hit the object and did not, without
+    /// those that were meant for something else.
     pub(super) fn missed(&self) -> Vec<&'a BanEvidence> {
-        let missed = self.listed().unwrap_or_default().iter();
-        let missed = missed.filter(|ban| ban.taken.latest >= self.since);
-        missed.filter(|ban| !matches!(ban.judged, Judged::Matches | Judged::Start)).collect()
+        self.not_matching().filter(|ban| ban.aim != Aim::Elsewhere).collect()
+    }
+
+    /// How many bans since the change, or the fetch, were meant for something else.
+    pub(super) fn elsewhere(&self) -> usize {
+        self.not_matching().filter(|ban| ban.aim == Aim::Elsewhere).count()
+    }
+
+    fn not_matching(&self) -> impl Iterator<Item = &'a BanEvidence> {
+        let since = self.since;
+        let listed = self.listed().unwrap_or_default().iter();
+        listed.filter(move |ban| {
+            ban.taken.latest >= since && !matches!(ban.judged, Judged::Matches | Judged::Start)
+        })
     }
 
     /// Whether the object is certainly older than the ban: then the ban did not hit it.
@@ -111,7 +123,7 @@ impl<'a> Facts<'a> {
             let unjudged = matches!(ban.judged, Judged::Unknown { .. } | Judged::Unread { .. });
             // What is completed was tested against every object older than it.
             let forgotten = ban.judged == Judged::Completed && self.fetched != Fetched::Before;
-            (unjudged || forgotten) && self.may_have_raced(ban)
+            (unjudged || forgotten) && ban.aim != Aim::Elsewhere && self.may_have_raced(ban)
         })
     }
 

@@ -43,7 +43,7 @@ fn object(lines: &[(&'static str, String)]) -> Served {
 
 fn ban(taken: u64, judged: Judged) -> BanEvidence {
     let expression = "req.url ~ ^/api/".to_owned();
-    BanEvidence { expression, taken: span(taken), judged, related: true }
+    BanEvidence { expression, taken: span(taken), judged, aim: Aim::Here }
 }
 
 fn misses() -> Judged {
@@ -120,7 +120,7 @@ fn a_ban_from_before_the_change_is_none() {
 #[test]
 fn many_bans_for_other_urls_are_no_ban_for_this_one() {
     let mut evidence = evidence();
-    let other = |taken| BanEvidence { related: false, ..ban(taken, misses()) };
+    let other = |taken| BanEvidence { aim: Aim::Unclear, ..ban(taken, misses()) };
     evidence.bans = read((940..950).rev().map(other).collect());
     check(&evidence, Cause::NeverPurged, "took 10 bans since the origin changed, none of which");
     evidence.bans = read((940..943).rev().map(other).collect());
@@ -133,7 +133,7 @@ fn a_ban_missed_it() {
     evidence.bans = read(vec![ban(950, misses())]);
     check(&evidence, Cause::BanMissedIt, "misses it: req.url is another");
     // Among many others, the one about this URL is named.
-    let other = |taken| BanEvidence { related: false, ..ban(taken, misses()) };
+    let other = |taken| BanEvidence { aim: Aim::Unclear, ..ban(taken, misses()) };
     let mut bans: Vec<_> = (951..999).rev().map(other).collect();
     bans.push(ban(950, misses()));
     evidence.bans = read(bans);
@@ -280,7 +280,7 @@ fn bans_that_cannot_be_judged_leave_it_open() {
 fn a_list_that_does_not_reach_back_leaves_it_open() {
     let mut evidence = evidence();
     evidence.served = object(&hit(30));
-    let bans = vec![BanEvidence { related: false, ..ban(980, misses()) }];
+    let bans = vec![BanEvidence { aim: Aim::Unclear, ..ban(980, misses()) }];
     evidence.bans = BanListEvidence::Read { bans: bans.clone(), complete: true };
     check(&evidence, Cause::Undetermined, "does not reach back that far");
     // The process is younger than that: its list has them all.
@@ -321,12 +321,51 @@ fn other_nodes_are_named() {
     check(&evidence, Cause::NeverPurged, "old at other nodes, too: c");
 }
 
+/// Other URLs that are watched, and a canary.
+fn elsewhere() -> Elsewhere {
+    let urls = ["http://rec.example.com/news/", "http://rec.example.com/api/other"];
+    let ban = crate::ban::parse(b"req.http.host == rec.example.com && obj.http.x-c == 1").unwrap();
+    Elsewhere::new(&urls.map(|url| url.parse().unwrap()))
+        .with_canary(&"http://rec.example.com/canary".parse().unwrap(), &ban)
+}
+
+#[test]
+fn bans_that_were_meant_for_something_else_are_no_attempts() {
+    let mut evidence = evidence();
+    let other = |taken| BanEvidence { aim: Aim::Elsewhere, ..ban(taken, misses()) };
+    evidence.bans = read(vec![other(950)]);
+    check(&evidence, Cause::NeverPurged, "but a ban that was meant for something else");
+    evidence.bans = read(vec![other(960), other(950)]);
+    check(&evidence, Cause::NeverPurged, "but 2 that were meant for something else");
+    evidence.bans = read(vec![other(960), ban(955, misses()), other(950)]);
+    check(&evidence, Cause::BanMissedIt, "took a ban since");
+    // Nor do they leave anything open, where they cannot be judged.
+    evidence.served = object(&hit(48));
+    evidence.bans = read(vec![BanEvidence { aim: Aim::Elsewhere, ..ban(950, unknown()) }]);
+    check(&evidence, Cause::Upstream, "no ban had anything to do with it");
+    // What matches counts, whatever it was meant for.
+    evidence.bans = read(vec![BanEvidence { aim: Aim::Elsewhere, ..ban(950, Judged::Matches) }]);
+    check(&evidence, Cause::RacedFill, "");
+}
+
+#[test]
+fn the_ban_of_a_canary_that_is_the_url_itself_is_an_attempt() {
+    let sent = headers(&[("host", "rec.example.com")]);
+    let url = "http://rec.example.com/canary".parse().unwrap();
+    let Served::Old(object) = object(&hit(500)) else { panic!() };
+    let elsewhere = elsewhere();
+    let judge = BanJudge::new(Sent { url: &url, headers: &sent }, &object, &elsewhere);
+    let spec = b"req.http.host == rec.example.com && obj.http.x-c == 1";
+    assert_eq!(judge.judge(&PreparedBan::new(spec, false, span(950), None)).aim, Aim::Here);
+}
+
 #[test]
 fn bans_are_judged_as_the_node_would() {
     let sent = headers(&[("host", "rec.example.com")]);
     let url = "http://rec.example.com/api/things?id=7".parse().unwrap();
     let Served::Old(object) = object(&hit(500)) else { panic!() };
-    let judge = BanJudge::new(Sent { url: &url, headers: &sent }, &object);
+    let elsewhere = elsewhere();
+    let judge = BanJudge::new(Sent { url: &url, headers: &sent }, &object, &elsewhere);
     let judged = |spec: &[u8]| judge.judge(&PreparedBan::new(spec, false, span(950), None));
     assert_eq!(judged(b"req.url ~ ^/api/things").judged, Judged::Matches);
     let Judged::Misses { why } = judged(b"req.http.host == www.example.com").judged else {
@@ -339,14 +378,23 @@ fn bans_are_judged_as_the_node_would() {
     assert_eq!(judged(b"obj.age > 449s").judged, Judged::Matches);
     assert!(matches!(judged(b"obj.age > 452s").judged, Judged::Misses { .. }));
     let completed = judge.judge(&PreparedBan::new(b"", true, span(950), None));
-    assert_eq!((completed.judged, completed.related), (Judged::Completed, false));
-    for (spec, related) in [
-        (&b"req.url == /wrong/things"[..], true),
-        (b"req.http.host == rec\\.example\\.com && req.url ~ ^/x", true),
-        (b"req.url == /news/", false),
-        (b"obj.http.x-tag == 5", false),
+    assert_eq!((completed.judged, completed.aim), (Judged::Completed, Aim::Unclear));
+    for (spec, aim) in [
+        (&b"req.url == /wrong/things"[..], Aim::Here),
+        (b"req.http.host == rec\\.example\\.com", Aim::Here),
+        (b"req.http.host == www.example.com && req.url ~ ^/api", Aim::Here),
+        (b"req.url ~ ^/a", Aim::Here),
+        (b"req.http.host == rec\\.example\\.com && req.url ~ ^/x", Aim::Unclear),
+        (b"req.url == /new", Aim::Unclear),
+        (b"req.url != /news/", Aim::Unclear),
+        (b"obj.http.x-tag == 5", Aim::Unclear),
+        // Watched elsewhere, though a part of the path is the same.
+        (b"req.url == /news/", Aim::Elsewhere),
+        (b"req.url ~ ^/new", Aim::Elsewhere),
+        (b"req.url == /api/other", Aim::Elsewhere),
+        (b"req.http.host  ==  rec.example.com && obj.http.x-c == 1", Aim::Elsewhere),
     ] {
-        assert_eq!(judged(spec).related, related, "{}", String::from_utf8_lossy(spec));
+        assert_eq!(judged(spec).aim, aim, "{}", String::from_utf8_lossy(spec));
     }
     assert_eq!(judged(b"req.url ~ \x1b[2J").expression, "req.url ~ \\x1b[2J");
 }

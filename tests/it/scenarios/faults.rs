@@ -94,6 +94,8 @@ fn ban_too_early() {
 
 fn banned(words: &[&str]) {
     let stage = Stage::new().settle();
+    // Ages are whole seconds: a younger object could be from after the ban.
+    thread::sleep(Duration::from_millis(1_100));
     stage.change();
     stage.daemon.wait_for_state("rec", "lagging");
     stage.ban(words);
