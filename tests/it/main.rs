@@ -25,6 +25,7 @@ mod fleet;
 mod incident;
 mod ingest;
 mod invalidation;
+mod kill;
 mod layers;
 mod ledger;
 mod pointer;

@@ -11,3 +11,4 @@ pub mod prometheus;
 pub mod redis;
 pub mod relay;
 pub mod varnish;
+pub mod witness;
