@@ -9,12 +9,11 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use super::support::cli::{Cli, frame};
+use super::support::cli::Cli;
 use super::support::cost::millis;
 use super::support::daemon::PURGEWATCH;
 use super::support::ratio::{Line, Pairs, Target, median};
@@ -129,7 +128,10 @@ impl Bench {
         let mut pairs = Pairs::default();
         for _ in 0..BATCHES {
             let ours = self.rate(|| self.ban_from_stdin(&file));
-            pairs.push(ours, self.rate(|| self.bare_loop(&bans, window)));
+            let bare = || {
+                Cli::open(self.varnishd.admin, self.varnishd.secret_file()).ban_all(&bans, window);
+            };
+            pairs.push(ours, self.rate(bare));
         }
         let name = format!("{BATCH} bans from stdin beside a bare loop");
         pairs.line(&name, " a second", Target::RatioAtLeast(0.9)).print();
@@ -156,35 +158,6 @@ impl Bench {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(said["nodes"][0]["taken"], BATCH, "{said}");
-    }
-
-    /// Bans over one blocking socket, with `window` commands under way. It does nothing else, but
-    /// counts the replies. As soon as one is there the next command goes out: loops that wait for
-    /// more of them are slower by far, since varnishd's TCP holds a reply back until the one
-    /// before is acknowledged, which the next command does and a read does not.
-    fn bare_loop(&self, bans: &[String], window: usize) {
-        let mut cli = Cli::open(self.varnishd.admin, self.varnishd.secret_file());
-        let (mut sent, mut answered) = (0, 0);
-        let mut commands = Vec::new();
-        while answered < bans.len() {
-            let until = bans.len().min(answered + window);
-            for ban in &bans[sent..until] {
-                commands.extend_from_slice(b"ban ");
-                commands.extend_from_slice(ban.as_bytes());
-                commands.push(b'\n');
-            }
-            sent = until;
-            cli.socket.write_all(&commands).unwrap();
-            commands.clear();
-            cli.read_more();
-            let mut read = 0;
-            while let Some((status, body, length)) = frame(&cli.received[read..]) {
-                assert_eq!((status, body), (200, [].as_slice()));
-                answered += 1;
-                read += length;
-            }
-            cli.received.drain(..read);
-        }
     }
 
     fn purgewatch(&self) -> Command {

@@ -20,18 +20,20 @@
 mod adm;
 mod ban;
 mod daemon;
+mod event;
 mod fleet;
 mod probe;
 mod scrape;
 mod support;
 
-const ALL: [(&str, fn()); 6] = [
+const ALL: [(&str, fn()); 7] = [
     ("ban", ban::run),
     ("adm", adm::run),
     ("fleet", fleet::run),
     ("probe", probe::run),
     ("scrape", scrape::run),
     ("daemon", daemon::run),
+    ("event", event::run),
 ];
 
 fn main() {

@@ -6,8 +6,12 @@
 pub mod daemon;
 #[path = "../it/support/fleet.rs"]
 pub mod fleet;
+#[path = "../it/support/redis.rs"]
+pub mod redis;
 #[path = "../it/support/varnish.rs"]
 pub mod varnish;
+#[path = "../it/support/witness.rs"]
+pub mod witness;
 
 pub mod blackbox;
 pub mod buffer;

@@ -39,6 +39,34 @@ impl Cli {
         self.socket.write_all(format!("{command}\n").as_bytes()).unwrap();
     }
 
+    /// All of these bans, with `window` commands under way. It does nothing else, but
+    /// counts the replies. As soon as one is there the next command goes out: loops that wait for
+    /// more of them are slower by far, since varnishd's TCP holds a reply back until the one
+    /// before is acknowledged, which the next command does and a read does not.
+    pub fn ban_all(&mut self, bans: &[String], window: usize) {
+        let (mut sent, mut answered) = (0, 0);
+        let mut commands = Vec::new();
+        while answered < bans.len() {
+            let until = bans.len().min(answered + window);
+            for ban in &bans[sent..until] {
+                commands.extend_from_slice(b"ban ");
+                commands.extend_from_slice(ban.as_bytes());
+                commands.push(b'\n');
+            }
+            sent = until;
+            self.socket.write_all(&commands).unwrap();
+            commands.clear();
+            self.read_more();
+            let mut read = 0;
+            while let Some((status, body, length)) = frame(&self.received[read..]) {
+                assert_eq!((status, body), (200, [].as_slice()));
+                answered += 1;
+                read += length;
+            }
+            self.received.drain(..read);
+        }
+    }
+
     pub fn read_more(&mut self) {
         let mut buffer = [0; 16 * 1_024];
         let read = self.socket.read(&mut buffer).unwrap();
