@@ -16,8 +16,8 @@ use crate::config::{
 use crate::engine::Process;
 use crate::model::{EndpointName, NodeName, OriginName, Timestamp};
 use crate::probe::{Destination, Options};
-use crate::protocol::Command;
-use crate::protocol::answer::Pids;
+use crate::protocol::answer::{ChildState, Pids};
+use crate::protocol::{Command, Verb};
 use crate::systemd::{CredentialError, Credentials};
 use crate::verdict::cause::{Elsewhere, SentBan, Span};
 
@@ -231,19 +231,26 @@ impl AdminPeer {
         self.target.place.to_string()
     }
 
-    /// Whether bans would arrive, and the processes behind the port, if it tells: on a connection of its own, so that a filter that lets no new
-    /// one through is noticed; with a varnishd that dials in, on the one that there is.
+    /// Whether bans would be taken, and the processes behind the port, if it tells: on a connection
+    /// of its own, so that a filter that lets no new one through is noticed; with a varnishd that
+    /// dials in, on the one that there is.
     ///
     /// # Errors
-    /// [`admin::AdminError`] with the step that failed.
+    /// [`admin::AdminError`] with the step that failed. A cache process that somebody stopped is a
+    /// failure, since no ban is taken then; one that is just being started is none.
     pub async fn check(&self) -> Result<Option<Process>, admin::AdminError> {
         let client = self.client();
         client.ping().await?;
-        Ok(client
-            .pids()
-            .await
-            .ok()
-            .map(|Pids { master, worker }| Process { manager: master, worker }))
+        let Ok(Pids { master, worker }) = client.pids().await else { return Ok(None) };
+        if worker.is_none()
+            && let Ok(state @ (ChildState::Stopped | ChildState::Stopping)) =
+                client.child_state().await
+        {
+            let kind = admin::Kind::ChildNotRunning { state: Some(state.to_string()) };
+            let stage = admin::Stage::Command(Verb::STATUS);
+            return Err(admin::AdminError { node: self.target.node.clone(), stage, kind });
+        }
+        Ok(Some(Process { manager: master, worker }))
     }
 
     /// A client whose connection may be open already, for what must not wait for a handshake. What

@@ -369,4 +369,12 @@ fn child_stopped() {
     let stage = Stage::new().settle();
     stage.varnishd.adm(&["stop"]);
     stage.expect("cache_down", None);
+    // The admin port answers, and takes no ban.
+    let (metric, label) = ("purgewatch_node_admin_failures_total", "reason=\"child_not_running\"");
+    stage.daemon.wait("that is seen", || stage.counts(metric, label));
+    assert_eq!(stage.daemon.metric("purgewatch_node_admin_up", &["cache-01"]), Some(0.0));
+    stage.varnishd.adm(&["start"]);
+    stage.daemon.wait("it is up again", || {
+        stage.daemon.metric("purgewatch_node_admin_up", &["cache-01"]) == Some(1.0)
+    });
 }
