@@ -99,7 +99,7 @@ fn write_summary(
         let label = state.label();
         write!(page, "{comma} <span class=\"state {label}\">{count} {label}</span>")?;
     }
-    page.push_str(".");
+    page.push('.');
     // All may be fresh while bans do not work: that has to stand beside it.
     let number =
         |is_so: fn(&NodeSnapshot) -> bool| snapshot.nodes.iter().filter(|n| is_so(n)).count();

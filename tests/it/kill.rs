@@ -24,6 +24,10 @@ const RESTART: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
+#[allow(
+    clippy::print_stdout,
+    reason = "the seed repeats a run that failed, and the counts are the result"
+)]
 fn no_event_is_lost_and_none_acknowledged_before_the_node_took_it() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");

@@ -69,7 +69,7 @@ enum Fault {
 }
 
 /// Nodes that are to get what they missed: neither did they take it, nor would they never.
-fn behind<'a>(reports: &'a [NodeReport]) -> impl Iterator<Item = &'a str> {
+fn behind(reports: &[NodeReport]) -> impl Iterator<Item = &str> {
     let waits = |state: &State| match result(state) {
         BanResult::Accepted | BanResult::Rejected => false,
         BanResult::Unconfirmed

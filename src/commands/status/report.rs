@@ -132,7 +132,7 @@ fn troubles(node: &Node<'_>) -> String {
     let mut text = String::new();
     // What the admin client says begins with the node's name.
     let problem = |problem: &Option<Cow<'_, str>>| {
-        let problem = problem.as_deref().map(safe).unwrap_or_else(|| "no reason known".to_owned());
+        let problem = problem.as_deref().map_or_else(|| "no reason known".to_owned(), safe);
         problem.strip_prefix(&format!("{name}: ")).map(str::to_owned).unwrap_or(problem)
     };
     if let Some(admin) = node.admin.as_ref().filter(|admin| admin.up == Some(false)) {
