@@ -283,11 +283,29 @@ fn the_keys_of_a_line_are_those_of_the_readme() {
     let documented: BTreeSet<&str> =
         first_cells.flat_map(|cell| cell.trim_end_matches('`').split("`, `")).collect();
 
-    let nodes = Nodes::start(1, &[(0, Manner::Dropping)]);
-    let output = nodes.run(&["--output", "jsonl", "--retries", "0", "--timeout", "1s"]);
-    let lines = lines(&output.stdout);
-    let keys: BTreeSet<&str> = lines[0].as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(documented, keys);
+    let nodes = Nodes::start(2, &[(0, Manner::Dropping)]);
+    let before = nodes.bans_added();
+    let (process, mut stdout) =
+        nodes.spawn(&["--output", "jsonl", "--timeout", "60s", "--repeat-after", "50s"]);
+    while nodes.bans_added() == before {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The answer may still be under way.
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(
+        Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap().success()
+    );
+    let mut out = Vec::new();
+    stdout.read_to_end(&mut out).unwrap();
+    process.wait_with_output().unwrap();
+    let lines = lines(&out);
+    let keys = |line: usize| -> BTreeSet<&str> {
+        lines[line].as_object().unwrap().keys().map(String::as_str).collect()
+    };
+    // The second node took the ban, and was not given it once more.
+    let mut failed = documented.clone();
+    assert!(failed.remove("not_repeated"));
+    assert_eq!((keys(0), keys(1)), (failed, documented));
 }
 
 /// On a terminal, how far it is stands in one line, which is gone in the end.
