@@ -46,6 +46,7 @@ fn main() {
             "no benchmark {word}; there are {names}"
         );
     }
+    support::build_what_ships();
     for (name, run) in ALL {
         if wanted.is_empty() || wanted.iter().any(|word| word == name) {
             println!("== {name}");
