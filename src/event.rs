@@ -79,6 +79,10 @@ pub struct Event {
     /// How long the verified endpoints may take to be fresh, where the event counts as done only
     /// then: 1 s to 1 h.
     pub prove: Option<Duration>,
+    /// Whether a ban that matches everything is meant.
+    pub everything: bool,
+    /// Whether a regex that can backtrack without end is sent all the same.
+    pub allow_slow_regex: bool,
     /// Why, for people: at most 1 KiB.
     pub reason: Option<String>,
     /// When it was sent, by the sender's wall clock.

@@ -132,6 +132,14 @@ pub enum EventError {
         /// The duration.
         got: Duration,
     },
+    /// A field that says yes or no says something else.
+    #[error("{field} is true or false, got \"{got}\"")]
+    Flag {
+        /// Which.
+        field: &'static str,
+        /// What was written.
+        got: String,
+    },
     /// `issued` is no time.
     #[error("issued is in seconds since 1970, up to the year 9999, got \"{got}\"")]
     Issued {

@@ -9,8 +9,19 @@ use super::{Event, EventError, LONGEST_EVENT, timestamp};
 const WHOLE: &str = "event";
 
 /// The fields of an event that is written plainly.
-const PLAIN: [&str; 9] =
-    ["ban", "url", "endpoint", "verify", "node", "prove", "reason", "id", "issued"];
+const PLAIN: [&str; 11] = [
+    "ban",
+    "url",
+    "endpoint",
+    "verify",
+    "node",
+    "prove",
+    "everything",
+    "allow_slow_regex",
+    "reason",
+    "id",
+    "issued",
+];
 
 impl Event {
     /// The name of the field in which a stream's entry holds an event as JSON.
@@ -18,8 +29,8 @@ impl Event {
 
     /// Reads the fields of a stream's entry: either `event`, which holds JSON, or plain ones.
     ///
-    /// `ban`, `url`, `endpoint`, `verify` and `node` may stand there several times; `prove`,
-    /// `reason`, `id` and `issued` once. Names are lower case.
+    /// `ban`, `url`, `endpoint`, `verify` and `node` may stand there several times, the others
+    /// once. Names are lower case.
     ///
     /// # Errors
     /// [`EventError`] says what is wrong with it.
@@ -55,6 +66,7 @@ impl Event {
 
 fn from_plain(fields: &[(&'static str, &[u8])]) -> Result<Event, EventError> {
     let mut event = Event::default();
+    let (mut everything, mut allow_slow_regex) = (None, None);
     for &(field, value) in fields {
         let text = std::str::from_utf8(value).map_err(|_| EventError::NotText { field })?;
         let twice = || EventError::Repeated { field };
@@ -68,6 +80,10 @@ fn from_plain(fields: &[(&'static str, &[u8])]) -> Result<Event, EventError> {
                 let prove = parse_duration(text).map_err(|error| duration(&error))?;
                 once(&mut event.prove, prove).ok_or_else(twice)?;
             }
+            "everything" => once(&mut everything, flag(field, text)?).ok_or_else(twice)?,
+            "allow_slow_regex" => {
+                once(&mut allow_slow_regex, flag(field, text)?).ok_or_else(twice)?;
+            }
             "reason" => once(&mut event.reason, text.to_owned()).ok_or_else(twice)?,
             "id" => once(&mut event.id, text.to_owned()).ok_or_else(twice)?,
             "issued" => {
@@ -78,7 +94,13 @@ fn from_plain(fields: &[(&'static str, &[u8])]) -> Result<Event, EventError> {
             other => return Err(EventError::UnknownField { got: other.to_owned() }),
         }
     }
+    event.everything = everything.unwrap_or_default();
+    event.allow_slow_regex = allow_slow_regex.unwrap_or_default();
     event.checked()
+}
+
+fn flag(field: &'static str, text: &str) -> Result<bool, EventError> {
+    text.parse().map_err(|_| EventError::Flag { field, got: excerpt(text) })
 }
 
 /// Sets what was not set before.

@@ -21,6 +21,8 @@ struct Written {
     verify: Vec<String>,
     nodes: Option<Vec<String>>,
     prove: Option<String>,
+    everything: bool,
+    allow_slow_regex: bool,
     reason: Option<String>,
     issued: Option<f64>,
 }
@@ -42,6 +44,10 @@ struct Document<'a> {
     nodes: Option<Vec<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prove: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    everything: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    allow_slow_regex: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,6 +89,8 @@ impl Event {
             verify: written.verify.iter().map(|n| endpoint(n)).collect::<Result<_, _>>()?,
             nodes: nodes.transpose()?,
             prove: prove.map_err(|error| duration(&error))?,
+            everything: written.everything,
+            allow_slow_regex: written.allow_slow_regex,
             reason: written.reason,
             issued: issued.transpose()?,
         }
@@ -106,6 +114,8 @@ impl Event {
             verify: verify.iter().map(String::as_str).collect(),
             nodes: nodes.map(|nodes| nodes.iter().map(NodeName::as_str).collect()),
             prove: self.prove.map(|prove| format!("{}ms", prove.as_millis())),
+            everything: self.everything,
+            allow_slow_regex: self.allow_slow_regex,
             reason: self.reason.as_deref(),
             issued: self.issued.map(|at| at.as_seconds()),
         };

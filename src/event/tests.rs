@@ -20,7 +20,8 @@ fn said(result: Result<Event, EventError>) -> String {
 
 const WHOLE: &str = r#"{"schema": 1, "id": "deploy-42", "bans": ["obj.http.x-url == /a"],
     "urls": ["http://rec.example.com/a"], "endpoints": ["home"], "verify": ["news", "home"],
-    "nodes": ["cache-01"], "prove": "90s", "reason": "deploy", "issued": 1795490000.5}"#;
+    "nodes": ["cache-01"], "prove": "90s", "everything": true, "allow_slow_regex": true,
+    "reason": "deploy", "issued": 1795490000.5}"#;
 
 #[test]
 fn every_key_is_read() {
@@ -34,6 +35,8 @@ fn every_key_is_read() {
         verify: vec![name("news"), name("home")],
         nodes: Some(vec![NodeName::new("cache-01").unwrap()]),
         prove: Some(Duration::from_secs(90)),
+        everything: true,
+        allow_slow_regex: true,
         reason: Some("deploy".to_owned()),
         issued: Some(Timestamp::from_millis(1_795_490_000_500)),
     };
@@ -53,6 +56,8 @@ fn fields_say_the_same() {
         ("node", "cache-01"),
         ("verify", "home"),
         ("prove", "90s"),
+        ("everything", "true"),
+        ("allow_slow_regex", "true"),
         ("reason", "deploy"),
         ("issued", "1795490000.5"),
     ]);
@@ -199,6 +204,8 @@ proptest! {
         names in prop::collection::vec("[a-z]{1,5}", 0..3),
         nodes in prop::option::of(prop::collection::vec("[a-z]{1,5}", 1..3)),
         prove in prop::option::of(1_000_u64..=3_600_000),
+        everything: bool,
+        allow_slow_regex: bool,
         reason in prop::option::of("(?s).{1,20}"),
         issued in prop::option::of(0_u64..=4_000_000_000_000),
     ) {
@@ -211,6 +218,8 @@ proptest! {
             verify: names.iter().rev().map(endpoint).collect(),
             nodes: nodes.map(|nodes| nodes.iter().map(|n| NodeName::new(n).unwrap()).collect()),
             prove: prove.map(Duration::from_millis),
+            everything,
+            allow_slow_regex,
             reason,
             issued: issued.map(Timestamp::from_millis),
         };

@@ -352,7 +352,12 @@ fn an_event_that_hosts_would_refuse_is_not_sent() {
     assert_eq!(events(&redis)[0].id.as_deref(), Some("deploy-42"));
     let everything = ["--ban", "obj.status != 0", "--everything", "--no-wait"];
     check_code(&publish(&redis, &everything), 0, "");
-    assert_eq!(events(&redis).len(), 2);
+    let found = events(&redis);
+    assert_eq!(found.len(), 2);
+    assert!(
+        found[1].everything && !found[1].allow_slow_regex,
+        "the hosts are told that it is meant"
+    );
 }
 
 #[test]

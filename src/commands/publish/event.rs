@@ -50,6 +50,9 @@ impl Examined {
                 ..Event::default()
             },
         };
+        // The hosts examine the bans as well.
+        event.everything |= arguments.everything;
+        event.allow_slow_regex |= arguments.allow_slow_regex;
         event.issued.get_or_insert(now);
         // What the hosts will make of it.
         let event = Event::from_json(event.to_json().as_bytes()).map_err(|fault| {
@@ -57,8 +60,8 @@ impl Examined {
             Exit::Usage
         })?;
         let options = LintOptions {
-            everything: arguments.everything,
-            allow_slow_regex: arguments.allow_slow_regex,
+            everything: event.everything,
+            allow_slow_regex: event.allow_slow_regex,
             version: None,
         };
         let bans = event.bans.iter().map(|text| Ban::of(text, &options)).collect();

@@ -1,12 +1,13 @@
 //! What an event asks of the nodes of this host.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::super::errands::ban_headers;
 use super::super::journal::chain;
-use crate::ban::{self, Expression, Reach, Refusal};
+use crate::ban::{self, Expression, LintOptions, Reach, Refusal};
 use crate::config::{BanHeaders, Config, Endpoint, Subscription};
-use crate::engine::BanText;
+use crate::engine::{BanText, BanTextError};
 use crate::event::{Event, Message};
 use crate::model::{EndpointName, HttpUrl, NodeName, Untrusted};
 
@@ -75,10 +76,15 @@ impl Reader {
     ) -> Result<Meaning, Nothing> {
         let nodes = self.meant(event.nodes.as_deref())?;
         let mut bans = Vec::new();
+        let options = LintOptions {
+            everything: event.everything,
+            allow_slow_regex: event.allow_slow_regex,
+            version: None,
+        };
         for text in &event.bans {
-            let ban = BanText::new(text).map_err(|fault| {
+            let ban = BanText::examined(text, &options).map_err(|fault| {
                 let shown: String = text.chars().take(200).collect();
-                Nothing::Refused(format!("the ban \"{}\": {fault}", Untrusted(&shown)))
+                Nothing::Refused(format!("the ban \"{}\": {}", Untrusted(&shown), Told(&fault)))
             })?;
             bans.push(ban);
         }
@@ -217,6 +223,23 @@ fn of_url(url: &HttpUrl, reach: Reach, headers: Option<&BanHeaders>) -> Result<B
 
 fn text(ban: &Expression) -> Result<BanText, Nothing> {
     BanText::new(&ban.to_string()).map_err(|fault| Nothing::Refused(fault.to_string()))
+}
+
+/// Why the ban of an event is none, and which key of the event has it sent all the same.
+struct Told<'f>(&'f BanTextError);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BanTextError::Refused(refusal) = self.0 else { return self.0.fmt(f) };
+        refusal.fmt(f)?;
+        match refusal {
+            Refusal::Everything { .. } => f.write_str(" (in an event: \"everything\": true)"),
+            Refusal::SlowRegex { .. } | Refusal::RecursiveRegex { .. } => {
+                f.write_str(" (in an event: \"allow_slow_regex\": true)")
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn unique(names: &mut Vec<EndpointName>) {

@@ -61,12 +61,20 @@ impl BanText {
     /// # Errors
     /// [`BanTextError`].
     pub fn new(text: &str) -> Result<Self, BanTextError> {
+        let options = LintOptions { everything: true, allow_slow_regex: true, version: None };
+        Self::examined(text, &options)
+    }
+
+    /// Takes `text` as a ban, as far as these options go.
+    ///
+    /// # Errors
+    /// [`BanTextError`].
+    pub fn examined(text: &str, options: &LintOptions) -> Result<Self, BanTextError> {
         if text.len() > LONGEST_BAN {
             return Err(BanTextError::TooLong { limit: LONGEST_BAN, got: text.len() });
         }
         let expression = ban::parse(text.as_bytes()).map_err(BanTextError::Refused)?;
-        let options = LintOptions { everything: true, allow_slow_regex: true, version: None };
-        if let Some(refusal) = ban::lint(&expression, &options).refusals.into_iter().next() {
+        if let Some(refusal) = ban::lint(&expression, options).refusals.into_iter().next() {
             return Err(BanTextError::Refused(refusal));
         }
         // The words of a text stand between blanks: joined again they are text as well.

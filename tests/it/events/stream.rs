@@ -75,9 +75,15 @@ fn what_cannot_be_carried_out_is_set_aside_and_nothing_behind_it_waits() {
         stage.add(&["endpoint", "nope"]),
         stage.add(&["event", "{}"]),
         stage.add(&["url", "http://h/\u{1b}[2J"]),
+        stage.add(&["ban", "req.url ~ ."]),
+        stage.add(&["ban", "obj.http.x-model ~ (a+)+b", "everything", "true"]),
+        stage.add(&["ban", "obj.http.x-model == one", "everything", "perhaps"]),
     ];
     let good = stage.add(&["ban", "obj.http.x-model == good"]);
     stage.wait_for_confirmation(&good, "taken");
+    // What is dangerous is taken from who says that it is meant.
+    let everything = stage.add(&["ban", "req.url ~ .", "everything", "true"]);
+    stage.wait_for_confirmation(&everything, "taken");
     for id in &broken {
         stage.wait_for_confirmation(id, "refused");
     }
@@ -86,9 +92,11 @@ fn what_cannot_be_carried_out_is_set_aside_and_nothing_behind_it_waits() {
     assert_eq!(aside, broken.len().to_string());
     let reasons = stage.redis.cli(&["XRANGE", "inv:set-aside", "-", "+"]);
     assert!(reasons.contains("no endpoint nope is watched on this host"), "{reasons}");
+    assert!(reasons.contains("this ban matches everything"), "{reasons}");
+    assert!(reasons.contains("\"everything\": true"), "{reasons}");
     stage.daemon.wait("they are counted", || {
-        stage.daemon.metric("purgewatch_events_set_aside_total", &[]) == Some(7.0)
-            && stage.results("inv", "refused") == Some(7.0)
+        stage.daemon.metric("purgewatch_events_set_aside_total", &[]) == Some(10.0)
+            && stage.results("inv", "refused") == Some(10.0)
     });
     assert!(!stage.daemon.log().contains('\u{1b}'), "{}", stage.daemon.log());
     // For a node of another host.
@@ -99,7 +107,7 @@ fn what_cannot_be_carried_out_is_set_aside_and_nothing_behind_it_waits() {
     let large = format!("XADD inv * ban \"obj.http.x == {}\"\n", "a".repeat(1_000_000));
     stage.redis.cli_lines(&large);
     until("it is set aside", || {
-        stage.redis.cli(&["XLEN", "inv:set-aside"]) == "8" && stage.pending() == 0
+        stage.redis.cli(&["XLEN", "inv:set-aside"]) == "11" && stage.pending() == 0
     });
 }
 
