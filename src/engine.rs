@@ -252,6 +252,7 @@ impl Engine {
             }
             let first = targets.len();
             for place in &watch.places {
+                let old = place.version.as_ref().filter(|_| explain::is_old(place.verdict.state));
                 if let Some(since) = place.behind_since {
                     open.entry(&place.node).or_default().push(now.since(since));
                 }
@@ -271,6 +272,7 @@ impl Engine {
                     origin_version: watch.history.current().map(|seen| seen.version.clone()),
                     reason: place.reason.as_ref().map(ToString::to_string),
                     remedy: self.remedies.state(endpoint, &place.node),
+                    change: old.map(|old| watch.change_from(old, place)).unwrap_or_default(),
                     cause: place.inquiry.found(place.verdict.state),
                 });
             }

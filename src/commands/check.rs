@@ -3,6 +3,7 @@
 mod explain;
 mod pointers;
 mod report;
+mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;

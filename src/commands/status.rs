@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use self::request::document;
+pub(super) use self::request::document;
 use super::Exit;
 use super::config_file::ConfigFile;
 use super::output::{Format, Output, Untrusted, complain};
@@ -121,7 +121,7 @@ fn address(arguments: &Arguments) -> Result<HttpUrl, Exit> {
 }
 
 /// An address that listens for everybody is reached as this machine.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

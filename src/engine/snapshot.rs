@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{CanaryState, PointerSnapshot, RemedyState, ServiceLevel};
 use crate::model::{EndpointName, NodeName, Timestamp, VariantName, Version};
+use crate::verdict::cause::OriginChange;
 use crate::verdict::{Explanation, ProbeResult, State};
 
 /// All that is known, on the program's own time line.
@@ -55,6 +56,9 @@ pub struct TargetSnapshot {
     pub reason: Option<String>,
     /// What came of the last ban that was to cure the endpoint at this node, if there was one.
     pub remedy: Option<RemedyState>,
+    /// While lagging or stale: when the origin stopped serving what the node serves, as far as that
+    /// was seen.
+    pub change: OriginChange,
     /// While lagging or stale: why the node serves old content, as soon as that was looked into.
     pub cause: Option<Arc<Explanation>>,
 }

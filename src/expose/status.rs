@@ -80,6 +80,12 @@ pub struct Target<'a> {
     /// The last ban that was to cure it, if there was one since the daemon started; the same for
     /// all variants.
     pub remedy: Option<Remedy<'a>>,
+    /// While lagging or stale: when the origin was last seen to serve what the node serves.
+    #[serde(default)]
+    pub origin_changed_after: Option<f64>,
+    /// While lagging or stale: when it was first seen not to.
+    #[serde(default)]
+    pub origin_changed_before: Option<f64>,
     /// While lagging or stale: why the node serves old content; `null` as long as nobody knows.
     /// `never_purged`, `purge_undelivered`, `ban_missed_it`, `raced_fill`, `grace`, `variant_only`,
     /// `upstream`, `undetermined`.
@@ -230,6 +236,8 @@ impl<'a> Target<'a> {
                 cured: remedy.cured,
                 result: remedy.result.as_str().into(),
             }),
+            origin_changed_after: target.change.after.map(time),
+            origin_changed_before: target.change.before.map(time),
             cause: target.cause.as_ref().map(|explanation| explanation.cause.label().into()),
             findings: target.cause.as_ref().map_or_else(Vec::new, |explanation| {
                 explanation.findings.iter().map(|finding| finding.as_str().into()).collect()

@@ -36,7 +36,7 @@
 //! | 6 | the ban list cannot be read | `undetermined` |
 //! | 7 | a ban since the change matches, and the tier behind had the answer from before it | `upstream` |
 //! | 8 | a ban since the change matches by all that can be seen, and the object is older than it | `ban_missed_it` |
-//! | 9 | a ban since the change matches, and the object was fetched within [`LONGEST_FETCH`] after it | `raced_fill` |
+//! | 9 | a ban since the change matches, and the object was fetched within [`LONGEST_FETCH`] after it | `raced_fill`; `undetermined` where nobody saw the change, which may have come after the fetch |
 //! | 10 | a ban since the change matches, and the object was fetched later | `upstream` |
 //! | 11 | a ban since the change cannot be judged, and the object may be younger than it | `undetermined` |
 //! | 12 | other variants followed, and the object is not known to be from after the change | `variant_only` |
@@ -125,6 +125,12 @@ impl Cause {
             Self::Upstream => "upstream",
             Self::Undetermined => "undetermined",
         }
+    }
+
+    /// The cause with this label.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.label() == label)
     }
 }
 

@@ -16,6 +16,7 @@ use purgewatch::expose::{
     CanaryBoard, Limits, Metrics, Question, Readiness, Surface, bind, scrape, serve,
 };
 use purgewatch::model::{EndpointName, Mark, NodeName, OriginName, VariantName, Version};
+use purgewatch::verdict::cause::OriginChange;
 use purgewatch::verdict::{Explanation, State};
 use tokio::sync::mpsc;
 
@@ -75,6 +76,7 @@ fn snapshot(clock: Clock) -> Snapshot {
             }),
             reason: None,
             remedy: None,
+            change: OriginChange::default(),
             cause: (n % 100 == 0).then(|| Arc::new(Explanation::undetermined("no admin port"))),
         })
         .collect();

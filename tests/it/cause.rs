@@ -388,6 +388,34 @@ fn a_check_whose_admin_port_is_closed_says_so() {
     assert!(out.contains("cause: undetermined") && out.contains("refused"), "{out}");
 }
 
+/// Who looks once does not see when the origin changed. A daemon does, and is asked.
+#[test]
+fn a_check_asks_the_daemon_when_the_origin_changed() {
+    let (origin, varnishd) = stage();
+    let text = QUICK.to_owned() + &peers(&varnishd, origin.address) + &endpoint("rec", PATH, "");
+    let daemon = Daemon::start(&text);
+    daemon.wait_for_state("rec", "fresh");
+    let place = varnishd.dir().join("purgewatch.toml");
+    let head = format!("[daemon]\nlisten = \"{}\"\nstate_dir = \"/nonexistent\"\n", daemon.http);
+    std::fs::write(&place, head + &text).unwrap();
+    let explained = || run(&["check", "-c", place.to_str().unwrap(), "--explain"]).1;
+
+    // A ban that did its work, and a change much later that nobody banned.
+    varnishd.adm(&["ban", &format!("req.url == {PATH}")]);
+    assert!(varnishd.get(HOST, PATH).ends_with("one"));
+    thread::sleep(Duration::from_secs(4));
+    origin.serve(PATH, cacheable("two"));
+    daemon.wait_for_state("rec", "stale");
+    let out = explained();
+    assert!(out.contains("rec at cache-01: cause: never_purged"), "{out}");
+    assert!(out.contains("the last ban that matches it came before the origin changed"), "{out}");
+
+    drop(daemon);
+    let out = explained();
+    assert!(out.contains("rec at cache-01: cause: undetermined"), "{out}");
+    assert!(out.contains("when it changed is not known here"), "{out}");
+}
+
 #[test]
 fn a_wait_names_the_causes_of_the_laggards() {
     let (origin, varnishd) = stage();

@@ -15,6 +15,7 @@ use purgewatch::expose::{
     StoreHealth, Surface, bind, serve,
 };
 use purgewatch::model::{EndpointName, Mark, NodeName, OriginName, VariantName, Version};
+use purgewatch::verdict::cause::OriginChange;
 use purgewatch::verdict::{Cause, Explanation, State};
 use tokio::sync::{mpsc, oneshot};
 
@@ -193,6 +194,7 @@ fn snapshot(targets: usize) -> Snapshot {
         node_version: version("\"<script>alert('n')</script>\""),
         origin_version: version("\"v2\""),
         remedy: None,
+        change: OriginChange::default(),
         reason: Some("the node says <b>\"no\"</b>\u{1b}[31m".to_owned()),
         cause: (State::ALL[n % 7] == State::Stale).then(|| {
             Arc::new(Explanation {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::output::{Untrusted, complain};
 use super::super::subject::Subject;
+use super::watched::Watched;
 use crate::clock::Clock;
 use crate::daemon::{Asked, Gatherer, Peers};
 use crate::engine::{Case, TargetSnapshot};
@@ -52,8 +53,10 @@ pub(in crate::commands) async fn explain(
         return Vec::new();
     }
     let deadline = Instant::from_std(clock.instant_of(clock.now() + limit));
+    let watched = Watched::ask(subject, clock).await;
     let gatherer = &Gatherer::new(Arc::new(peers(subject, clock)), clock);
-    let found = futures_util::stream::iter(cases).map(async |case| {
+    let found = futures_util::stream::iter(cases).map(async |mut case| {
+        watched.add_to(&mut case);
         let gathered = timeout_at(deadline, gatherer.gather(&case, Vec::new(), asked)).await;
         let (evidence, explanation) = match gathered {
             Ok((evidence, explanation)) => (Some(evidence), explanation),
@@ -62,6 +65,7 @@ pub(in crate::commands) async fn explain(
                 Explanation::undetermined("the evidence could not be gathered in the time left"),
             ),
         };
+        let explanation = watched.instead_of(explanation, &case);
         Found { case, evidence, explanation }
     });
     found.buffered(AT_ONCE).collect().await

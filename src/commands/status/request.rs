@@ -22,7 +22,7 @@ const LONGEST: usize = 256 * 1024 * 1024;
 
 /// Why there is no document.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(in crate::commands) enum Fault {
     /// There is no connection.
     #[error(transparent)]
     Dial(#[from] DialError),
@@ -75,7 +75,10 @@ impl Fault {
 ///
 /// # Errors
 /// [`Fault`].
-pub(super) async fn document(url: &HttpUrl, limit: Duration) -> Result<Document, Fault> {
+pub(in crate::commands) async fn document(
+    url: &HttpUrl,
+    limit: Duration,
+) -> Result<Document, Fault> {
     let exchanged = timeout(limit, exchange(url, limit)).await;
     let (status, body) = exchanged.map_err(|_| Fault::Timeout { limit })??;
     if status != StatusCode::OK {

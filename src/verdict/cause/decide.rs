@@ -141,6 +141,12 @@ fn matched(facts: &Facts<'_>) -> Option<Found> {
              when the ban came, or the origin still gave out the old version right after it",
             facts.fetched_when()
         );
+        if facts.evidence.change.after.is_none() && facts.fetched != Fetched::After {
+            let third = "or the origin changed after that, and nobody banned it since: when it \
+                         changed is not known here, and `purgewatch status` tells where a daemon \
+                         watches";
+            return Some((Cause::Undetermined, vec![first, second, third.to_owned()]));
+        }
         return Some((Cause::RacedFill, vec![first, second]));
     }
     let later = short(fetched.earliest.since(ban.taken.latest));

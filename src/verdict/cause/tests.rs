@@ -180,10 +180,13 @@ fn a_fetch_under_way_put_it_back() {
     evidence.served = object(&hit(5));
     evidence.bans = read(vec![ban(912, Judged::Matches)]);
     check(&evidence, Cause::Upstream, "fetched again 1m 22s after that ban");
-    // The same where nobody saw the change.
-    evidence.change = OriginChange::default();
+    // Where nobody saw the change, it may have come after the fetch, and no ban after it.
+    let changed = std::mem::take(&mut evidence.change);
     evidence.served = object(&hit(48));
     evidence.bans = read(vec![ban(950, Judged::Matches)]);
+    check(&evidence, Cause::Undetermined, "when it changed is not known here");
+    // But not where the origin served the new version already when the object was fetched.
+    evidence.change.before = changed.before;
     check(&evidence, Cause::RacedFill, "");
 }
 
