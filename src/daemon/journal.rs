@@ -50,7 +50,7 @@ pub(super) fn changed(
     let (from, to) = (transition.from.label(), transition.to.label());
     let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     let cause = cause.map(Cause::label);
-    let because = cause.map(|cause| format!(" (cause: {cause})")).unwrap_or_default();
+    let because = cause.map(|cause| format!(" (cause found so far: {cause})")).unwrap_or_default();
     let (staleness, after) = (seconds(transition.staleness), format_duration(transition.after));
     let text = match transition.to {
         State::Stale => format!(

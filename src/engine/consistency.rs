@@ -61,6 +61,11 @@ pub struct Window {
     pub changes: u64,
     /// How many of them showed within each of [`STEPS`].
     pub within: [u64; STEPS.len()],
+    /// How many of them do not show yet, for longer than each of [`STEPS`]. One that is younger
+    /// than a step may still show within it.
+    pub missing: [u64; STEPS.len()],
+    /// For how long the oldest of those has not shown.
+    pub oldest_missing: Option<Duration>,
 }
 
 impl Consistency {
@@ -134,29 +139,14 @@ impl Consistency {
         }
         // A change that has not shown for longer than the first step is one that was missed so
         // far; before that nobody can tell.
+        let missing = STEPS.map(|step| {
+            u64::try_from(open.iter().filter(|age| **age > step).count()).unwrap_or(u64::MAX)
+        });
         let first = STEPS.first().copied().unwrap_or_default();
-        changes += u64::try_from(open.iter().filter(|age| **age > first).count()).unwrap_or(0);
+        let oldest_missing = open.iter().copied().max().filter(|age| *age > first);
+        changes += missing.first().copied().unwrap_or_default();
         let begin = now.earlier_by(HOUR * u32::try_from(hours).unwrap_or(u32::MAX));
-        Window { since: self.since.max(begin), changes, within }
-    }
-}
-
-impl Window {
-    /// The share of changes that showed within the step of that number in [`STEPS`], from 0 to 1;
-    /// `None` when there was no change.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    pub fn share(&self, step: usize) -> Option<f64> {
-        let within = *self.within.get(step)?;
-        (self.changes > 0).then(|| within as f64 / self.changes as f64)
-    }
-
-    /// The shortest step within which at least `share` of the changes showed; `None` when there
-    /// was no change, or more than that took longer than all steps.
-    #[must_use]
-    pub fn step_of(&self, share: f64) -> Option<Duration> {
-        let reached = |step: &usize| self.share(*step).is_some_and(|within| within >= share);
-        (0..STEPS.len()).find(reached).and_then(|step| STEPS.get(step).copied())
+        Window { since: self.since.max(begin), changes, within, missing, oldest_missing }
     }
 }
 
@@ -198,21 +188,20 @@ mod tests {
     #[test]
     fn nothing_is_said_of_no_change() {
         let ServiceLevel { day, week } = Consistency::new(start()).level(&[], start());
-        assert_eq!((day.changes, day.share(0), day.step_of(0.999)), (0, None, None));
-        assert_eq!(week.share(8), None);
+        assert_eq!((day.changes, day.within), (0, [0; 9]));
+        assert_eq!((week.changes, week.missing, week.oldest_missing), (0, [0; 9], None));
     }
 
     #[test]
-    fn the_step_is_the_shortest_that_holds_the_share() {
+    fn a_step_holds_what_showed_within_it() {
         let mut seen = Consistency::new(start());
         for _ in 0..999 {
             showed(&mut seen, Duration::from_millis(900), start());
         }
         showed(&mut seen, Duration::from_secs(40), start());
         let day = seen.level(&[], start()).day;
-        assert_eq!(day.step_of(0.999), Some(Duration::from_secs(1)));
-        assert_eq!(day.step_of(0.9999), Some(Duration::from_secs(60)));
-        assert_eq!(day.share(0), Some(0.999));
+        assert_eq!(day.changes, 1_000);
+        assert_eq!(day.within, [999, 999, 999, 999, 1_000, 1_000, 1_000, 1_000, 1_000]);
     }
 
     #[test]
@@ -221,8 +210,10 @@ mod tests {
         showed(&mut seen, Duration::from_millis(10), start());
         let open = [Duration::from_secs(500), Duration::from_millis(300)];
         let day = seen.level(&open, start()).day;
-        assert_eq!((day.changes, day.share(0)), (2, Some(0.5)));
-        assert_eq!(day.step_of(0.999), None);
+        assert_eq!((day.changes, day.within[0]), (2, 1));
+        // Within ten minutes it may still show.
+        assert_eq!(day.missing, [1, 1, 1, 1, 1, 1, 0, 0, 0]);
+        assert_eq!(day.oldest_missing, Some(Duration::from_secs(500)));
     }
 
     #[test]

@@ -181,10 +181,16 @@ pub struct Subscription<'a> {
 pub struct Changes {
     /// From when on they were counted.
     pub since: f64,
-    /// How many there were, those included that do not show yet.
+    /// How many there were, of each variant; those included that have not shown for a second.
     pub changes: u64,
     /// How many of them showed within so many seconds.
     pub within_seconds: BTreeMap<u64, u64>,
+    /// How many of them do not show yet, for longer than so many seconds.
+    #[serde(default)]
+    pub missing_seconds: BTreeMap<u64, u64>,
+    /// For how long the oldest of those has not shown.
+    #[serde(default)]
+    pub oldest_missing_seconds: Option<f64>,
 }
 
 /// What the checks of an admin port showed.
@@ -319,6 +325,8 @@ impl Changes {
             since: window.since.shifted(offset).as_seconds(),
             changes: window.changes,
             within_seconds: STEPS.iter().map(Duration::as_secs).zip(window.within).collect(),
+            missing_seconds: STEPS.iter().map(Duration::as_secs).zip(window.missing).collect(),
+            oldest_missing_seconds: window.oldest_missing.map(|age| age.as_secs_f64()),
         }
     }
 }

@@ -81,7 +81,7 @@ fn never_purged() {
     let log = daemon.log();
     let lines: Vec<_> = log.lines().filter(|l| l.contains("cause: never_purged: ")).collect();
     assert_eq!(lines.len(), 1, "{log}");
-    assert!(log.contains(" at least (cause: never_purged): the node serves"), "{log}");
+    assert!(log.contains(" at least (cause found so far: never_purged): the node serves"), "{log}");
     // On the page.
     let (_, page) = daemon.get("/").unwrap();
     assert!(page.contains("<span class=\"state\">never_purged</span>"), "{page}");
