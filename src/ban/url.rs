@@ -1,5 +1,7 @@
 //! Bans for a URL as it stands in a browser.
 
+use http::{HeaderMap, HeaderName as FieldName, HeaderValue};
+
 use crate::model::HttpUrl;
 
 use super::expression::{Argument, Condition, Expression};
@@ -15,6 +17,28 @@ pub struct BanHeaders {
     pub url: HeaderName,
     /// Holds the `Host` header, if the VCL copies that too.
     pub host: Option<HeaderName>,
+}
+
+impl BanHeaders {
+    /// What the object has that was sent with the header fields `seen` for `url`: these, and the
+    /// ones for bans, which the VCL takes away on delivery.
+    ///
+    /// A host with capitals is left out: whether the VCL lowers it is not known.
+    #[must_use]
+    pub fn stored_with(&self, seen: &HeaderMap, url: &HttpUrl) -> HeaderMap {
+        let mut all = seen.clone();
+        let host = url.authority();
+        let host = (host == host.to_ascii_lowercase()).then_some(host);
+        let values = [(Some(&self.url), Some(url.path_and_query())), (self.host.as_ref(), host)];
+        for (name, value) in values {
+            let (Some(name), Some(value)) = (name, value) else { continue };
+            let name = FieldName::from_bytes(name.as_str().as_bytes());
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
+                all.entry(name).or_insert(value);
+            }
+        }
+        all
+    }
 }
 
 /// How much a URL stands for.

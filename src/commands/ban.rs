@@ -189,7 +189,7 @@ impl Arguments {
         bans: &Bans,
     ) -> Result<Verification, Exit> {
         let (verification, unmatched, interrupted) =
-            verify::look(plan, chosen, bans, self.timeout).map_err(|fault| cannot_start(&fault))?;
+            verify::look(plan, chosen, bans, self).map_err(|fault| cannot_start(&fault))?;
         if interrupted {
             complain("interrupted; nothing was sent");
             return Err(Exit::Interrupted);

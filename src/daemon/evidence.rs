@@ -6,10 +6,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::errands::ban_headers;
 use super::journal::chain;
 use super::{AdminPeer, Peers};
 use crate::admin::{AdminError, Client};
@@ -318,8 +318,8 @@ async fn judged(
     elsewhere: Elsewhere,
 ) -> (BanListEvidence, Vec<LedgerEvidence>) {
     let (target, mut object) = (case.target.clone(), object.clone());
-    if let Some(headers) = headers {
-        object.headers = Arc::new(with_ban_headers(&object.headers, headers, case));
+    if let Some(headers) = headers.and_then(ban_headers) {
+        object.headers = Arc::new(headers.stored_with(&object.headers, &target.url));
     }
     let judge = move || {
         let judge = BanJudge::new(Sent { url: &target.url, headers: &sent }, &object, &elsewhere);
@@ -349,20 +349,6 @@ impl MissedBan {
         let matches = judged == Judged::Matches;
         LedgerEvidence { ban: expression, issued: self.issued, taken: None, matches }
     }
-}
-
-/// The header fields of the answer, and those that the VCL gives to objects and takes away on
-/// delivery, by the configuration.
-fn with_ban_headers(seen: &HeaderMap, headers: &BanHeaders, case: &Case) -> HeaderMap {
-    let mut all = seen.clone();
-    let url = &case.target.url;
-    for (name, value) in [(&headers.url, url.path_and_query()), (&headers.host, url.authority())] {
-        let name = HeaderName::from_bytes(name.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
-            all.entry(name).or_insert(value);
-        }
-    }
-    all
 }
 
 fn served(observation: &Observation, case: &Case) -> Served {

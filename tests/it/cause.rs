@@ -452,8 +452,8 @@ fn status_tells_what_the_daemon_knows() {
     let (code, out, _) = run(&by_config);
     assert_eq!(code, 1, "{out}");
     assert!(out.contains("rec at cache-01: stale, cause: never_purged\n  - the node"), "{out}");
-    // The change that has not shown counts against the node.
-    assert!(out.contains("0.0 % of 1 within 1h, counted for"), "{out}");
+    // The change that has not shown is named.
+    assert!(out.contains("none yet; 1 not visible for"), "{out}");
     let url = format!("http://{}", daemon.http);
     let (code, out, _) = run(&["status", "--url", &url, "--output", "json"]);
     assert_eq!(code, 1);

@@ -94,7 +94,7 @@ fn an_answer_from_something_else_than_the_node_is_told() {
     let output = purge(&varnishd, &["--output", "json"]);
     let purge_ = check_json(&output, 1, "accepted", "survived", "same_object");
     let suspicion = purge_["suspicion"].as_str().unwrap();
-    assert!(suspicion.contains("something in front of the node answered"), "{suspicion}");
+    assert!(suspicion.contains("handed it on to the origin"), "{suspicion}");
     // No node at all.
     let node = format!("http://{}", origin.address);
     let output = purgewatch(&["purge", URL, "--node-http", &node, "--output", "json"], &[], "");

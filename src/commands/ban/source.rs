@@ -256,7 +256,7 @@ fn read_all(source: io::Result<impl Read>) -> io::Result<Vec<u8>> {
 
 /// The response headers that hold URL and host: those named on the command line, else those of
 /// the endpoint that the URL belongs to, else those that all endpoints share.
-fn headers_for(
+pub(super) fn headers_for(
     arguments: &Arguments,
     config: Option<&Config>,
     url: &HttpUrl,

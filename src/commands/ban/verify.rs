@@ -10,7 +10,8 @@ use super::super::Exit;
 use super::super::proof::{Attested, Named, Peers, Plan, Seen, Witness, look_at_all};
 use super::super::target::Chosen;
 use super::Arguments;
-use super::source::Bans;
+use super::source::{Bans, headers_for};
+use crate::ban::BanHeaders;
 use crate::ban::matching::{Judgement, Matcher, Object, Request, Seconds, Times, Vantage};
 use crate::model::NodeName;
 use crate::probe::Destination;
@@ -52,7 +53,7 @@ pub(super) struct NodeProofs<'a> {
     witnesses: Vec<(Witness, &'a [usize])>,
 }
 
-/// Looks at everything that is to be proven, at all nodes. The ban follows within `total`.
+/// Looks at everything that is to be proven, at all nodes.
 ///
 /// # Errors
 /// When it cannot be done at all; after it was said why.
@@ -60,8 +61,9 @@ pub(super) fn look(
     plan: Plan,
     chosen: &Chosen,
     bans: &Bans,
-    total: Duration,
+    arguments: &Arguments,
 ) -> io::Result<(Verification, Vec<Unmatched>, bool)> {
+    let total = arguments.timeout;
     let peers = Peers::new(&plan);
     let names: Vec<_> = chosen.nodes.iter().map(|node| node.target.node.clone()).collect();
     // A node that does not answer must not use up the time of the bans.
@@ -79,7 +81,9 @@ pub(super) fn look(
         for Seen { watch, before, observation } in seen {
             let Some(target) = plan.watches.get(watch) else { continue };
             let request = FetchRequest::new(target.target.clone());
-            let judged = judge(&matchers, destination, &request, observation.as_ref(), total);
+            let headers = headers_for(arguments, chosen.config.as_ref(), &target.target.url);
+            let seen = (observation.as_ref(), headers.as_ref());
+            let judged = judge(&matchers, destination, &request, seen, total);
             let bans = match judged {
                 Ok(bans) => bans,
                 Err(reason) => {
@@ -95,12 +99,12 @@ pub(super) fn look(
     Ok((Verification { plan, before }, unmatched, outcome.interrupted))
 }
 
-/// The bans that may match what was seen, or why none can.
+/// The bans that may match what was seen and what the VCL hides of it, or why none can.
 fn judge(
     matchers: &[Option<Matcher>],
     node: &Destination,
     request: &FetchRequest,
-    observation: Option<&Observation>,
+    (observation, hidden): (Option<&Observation>, Option<&BanHeaders>),
     until_ban: Duration,
 ) -> Result<Vec<usize>, String> {
     let all = || (0..matchers.len()).collect();
@@ -108,12 +112,18 @@ fn judge(
     let (Some(sent), Some(received)) = (node.headers_of(request), answer.headers.as_deref()) else {
         return Ok(all());
     };
+    let stored = hidden.map(|hidden| hidden.stored_with(received, &request.target.url));
     let url = request.target.url.path_and_query().as_bytes();
     let request = Request { url, headers: &sent, vantage: Vantage::Client };
     let age = answer.cache.age.map(|age| Seconds::from_age(age, until_ban));
     let times = Times { age, ..Times::default() };
     let status = answer.status;
-    let object = Object { status, headers: received, vantage: Vantage::Client, times };
+    let object = Object {
+        status,
+        headers: stored.as_ref().unwrap_or(received),
+        vantage: Vantage::Client,
+        times,
+    };
     let mut may = Vec::new();
     let mut reason = None;
     for (at, matcher) in matchers.iter().enumerate() {

@@ -10,7 +10,9 @@ use super::plan::Plan;
 use super::witness::Attested;
 use crate::model::NodeName;
 use crate::verdict::Sight;
-use crate::verdict::proof::{Basis, Obstacle, Proof, Serving, Survival, Uncompared};
+use crate::verdict::proof::{
+    Basis, Before, Maker, Obstacle, Proof, Sameness, Serving, Survival, Uncompared,
+};
 
 /// One proof as a program reads it.
 #[derive(Debug, Serialize)]
@@ -25,7 +27,7 @@ pub(in super::super) struct Item {
     /// Why, a name of a closed set; `null` for what is proven.
     reason: Option<&'static str>,
     message: String,
-    /// What tells two objects apart, where that counted: `x-varnish` or `age`.
+    /// What shows that the object is the one from before, or another one: `x-varnish` or `age`.
     basis: Option<&'static str>,
     /// How often was invalidated.
     rounds: u32,
@@ -102,9 +104,15 @@ fn item(plan: &Plan, attested: &Attested) -> Item {
     let proof = &attested.proof;
     let basis = match proof {
         Proof::Replaced { basis, .. } | Proof::Survived(Survival::SameObject { basis }) => {
-            Some(basis.label())
+            Some(*basis)
         }
-        Proof::Proven | Proof::Survived(_) | Proof::Unprovable(_) => None,
+        Proof::Proven => basis_of(attested),
+        Proof::Survived(_) | Proof::Unprovable(_) => None,
+    }
+    .map(Basis::label);
+    let message = match weaker(attested) {
+        Some(weaker) => format!("{proof}{weaker}"),
+        None => proof.to_string(),
     };
     Item {
         url: watch.map(|watch| watch.target.url.to_string()).unwrap_or_default(),
@@ -112,7 +120,7 @@ fn item(plan: &Plan, attested: &Attested) -> Item {
         variant: endpoint.map(|(_, variant)| variant.to_string()),
         proof: proof.label(),
         reason: proof.reason(),
-        message: proof.to_string(),
+        message,
         basis,
         rounds: attested.rounds,
         seconds: attested.took.as_secs_f64(),
@@ -121,6 +129,31 @@ fn item(plan: &Plan, attested: &Attested) -> Item {
         origin: attested.origin.as_ref().and_then(version),
         other_variants: attested.varies_on.clone(),
     }
+}
+
+/// What shows that the object is another one than before, if something does.
+fn basis_of(attested: &Attested) -> Option<Basis> {
+    let (before, after) = (attested.before.clone()?, attested.after.as_ref()?);
+    match Before::of(before).sameness(after) {
+        Sameness::Other(basis) => Some(basis),
+        Sameness::Same(_) | Sameness::NeverCached | Sameness::Unclear => None,
+    }
+}
+
+/// What is to be said of content that is right where little else is known.
+fn weaker(attested: &Attested) -> Option<&'static str> {
+    let hidden = attested.after.as_ref().is_some_and(|after| after.maker() == Maker::Hidden);
+    if attested.proof != Proof::Proven || !hidden {
+        return None;
+    }
+    Some(match basis_of(attested) {
+        Some(_) => {
+            ", and by another object, judged by Age and Date, since the VCL removes X-Varnish"
+        }
+        None => {
+            "; whether by another object than before is not known, since the VCL removes X-Varnish"
+        }
+    })
 }
 
 fn seen(serving: &Serving) -> Seen {
@@ -156,7 +189,10 @@ fn text(plan: &Plan, node: &NodeName, attested: &Attested) -> String {
     let origin = attested.origin.as_ref().and_then(short);
     // Writing to a string cannot fail.
     let _ = match (proof, after, origin) {
-        (Proof::Proven, Some(after), _) => write!(text, " ({})", Untrusted(&after)),
+        (Proof::Proven, Some(after), _) => {
+            let weaker = weaker(attested).unwrap_or_default();
+            write!(text, "{weaker} ({})", Untrusted(&after))
+        }
         (Proof::Survived(_), Some(after), Some(origin)) if after == origin => {
             write!(text, " (its content is what the origin serves all the same)")
         }

@@ -186,8 +186,9 @@ impl Purge {
         let node = attested.after_via();
         if !reply.cache.is_varnish && attested.is_varnish() {
             return Some(format!(
-                "the {} to the purge shows no sign of Varnish, and the fetches do: something in \
-                 front of the node answered it",
+                "the {} to the purge shows no sign of Varnish, and the fetches do: most likely \
+                 the VCL does not know the method and handed it on to the origin (the built-in \
+                 VCL pipes PURGE), or else something in front of the node answered it",
                 reply.status
             ));
         }
@@ -255,8 +256,8 @@ impl fmt::Display for Said {
         let whose = if reply.cache.is_varnish {
             ""
         } else {
-            "; the answer shows no sign of Varnish, so something in front of the node may have \
-             refused it"
+            "; the answer shows no sign of Varnish: the VCL handed the purge on to the origin, or \
+             something in front of the node refused it"
         };
         match reply.status {
             300..=399 => {

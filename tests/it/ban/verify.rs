@@ -135,6 +135,13 @@ fn an_object_that_was_not_hit_has_survived() {
     // What the matcher cannot know, because the VCL removes the header on delivery.
     let output = verify(&varnishd, "obj.http.x-url == /b", &["--output", "json"]);
     check_proof(&output, 1, "survived", "same_object");
+    // Unless it is told what the header holds.
+    let (node, other) = (format!("http://{}", varnishd.http), "http://www.example.com/b");
+    let proof = ["--verify", URL, "--node-http", &node];
+    let told = ["--url", other, "--url-header", "x-url", "--host-header", "x-host"];
+    let output = ban(&varnishd, &[&proof[..], &told].concat(), "");
+    check_code(&output, 2, "the ban cannot match http://www.example.com/a");
+    check_code(&output, 2, "obj.http.x-url is \"/a\" and not \"/b\"");
 }
 
 #[test]

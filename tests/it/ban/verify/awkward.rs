@@ -33,7 +33,12 @@ fn where_x_varnish_is_removed_age_is_the_weaker_proof() {
     assert!(proof["message"].as_str().unwrap().contains("judged by Age and Date"), "{proof}");
     // With an origin its content is proof enough.
     let output = verify_with(&origin, &varnishd, "req.url == /a", &json);
-    check_proof(&output, 0, "proven", "");
+    let proof = check_proof(&output, 0, "proven", "");
+    // And it says that this is all: a young object cannot be told from the one before.
+    assert!(proof["basis"].is_null(), "{proof}");
+    assert!(proof["message"].as_str().unwrap().contains("than before is not known"), "{proof}");
+    let output = verify_with(&origin, &varnishd, "req.url == /a", &[]);
+    assert!(text(&output.stdout).contains("than before is not known, since the VCL"));
 }
 
 #[test]
