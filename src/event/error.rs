@@ -38,7 +38,7 @@ pub enum EventError {
     /// A field of a stream's entry that there is not.
     #[error(
         "there is no field \"{got}\" in an event: expected event (JSON), or ban, url, endpoint, \
-         verify, node, prove, reason, id or issued"
+         verify, node, prove, everything, allow_slow_regex, reason, id or issued"
     )]
     UnknownField {
         /// Its name.

@@ -128,7 +128,7 @@ fn fields_that_do_not_go_together_are_said() {
         (
             &[("bans", "a == b")],
             "there is no field \"bans\" in an event: expected event (JSON), or ban, url, \
-             endpoint, verify, node, prove, reason, id or issued",
+             endpoint, verify, node, prove, everything, allow_slow_regex, reason, id or issued",
         ),
         (
             &[("event", WHOLE), ("ban", "a == b")],
