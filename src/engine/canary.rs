@@ -303,6 +303,7 @@ fn problem(finding: &Finding, plan: &CanaryPlan) -> Option<String> {
                     .to_owned()
             }
         ),
+        Finding::Proof(Proof::Survived(survival @ Survival::Replayed)) => survival.to_string(),
         Finding::Proof(Proof::Survived(_)) => format!(
             "the object was fetched again, and is not what this daemon serves: another cache \
              stands behind this node, or another server{hint}"

@@ -68,6 +68,9 @@ pub enum Survival {
         /// What shows that it is.
         basis: Basis,
     },
+    /// The answer is the one from before, with the id of its request and all: another cache stands
+    /// between here and the node, and answered in its place.
+    Replayed,
     /// Fetched again after every ban, and each time not what the origin serves: by way of a
     /// replica of the origin that lags behind.
     OldAgain,
@@ -84,6 +87,8 @@ pub enum Obstacle {
         /// The status of the answer.
         status: u16,
     },
+    /// The same, but the answer came out of a cache behind this node, which may be old.
+    CachedBehind,
     /// No answer shows a sign of Varnish: is this the node?
     NotACache,
     /// The node did not answer acceptably after the ban.
@@ -126,10 +131,12 @@ impl Proof {
                 Uncompared::Doubtful(_) => "not_comparable",
             },
             Self::Survived(Survival::SameObject { .. }) => "same_object",
+            Self::Survived(Survival::Replayed) => "in_front",
             Self::Survived(Survival::OldAgain) => "old_again",
             Self::Survived(Survival::OldUpstream) => "upstream",
             Self::Unprovable(obstacle) => match obstacle {
                 Obstacle::NotCached { .. } => "not_cached",
+                Obstacle::CachedBehind => "cached_behind",
                 Obstacle::NotACache => "not_a_cache",
                 Obstacle::NodeFailed(_) => "node_failed",
                 Obstacle::NotSeenBefore => "not_seen_before",
@@ -172,6 +179,10 @@ impl fmt::Display for Survival {
             Self::SameObject { basis } => {
                 write!(f, "the object is the one from before{}: it was not hit", basis.reserve())
             }
+            Self::Replayed => f.write_str(
+                "the answer is the very one from before, request id and all: a cache between here \
+                 and the node answered in its place, and has to be invalidated as well",
+            ),
             Self::OldAgain => f.write_str(
                 "fetched again, and again not what the origin serves: a replica of the origin \
                  lags behind, or another cache stands behind this node",
@@ -191,6 +202,10 @@ impl fmt::Display for Obstacle {
                 f,
                 "the node answers with status {status} and caches nothing, neither before nor \
                  after; with an origin to compare with (--origin) its content can be proven"
+            ),
+            Self::CachedBehind => f.write_str(
+                "the node caches nothing, and the answer came out of another Varnish behind it: \
+                 invalidate there, or say what is right (--origin)",
             ),
             Self::NotACache => f.write_str(
                 "the answer shows no sign of Varnish (X-Varnish or Via): something else answered \

@@ -4,6 +4,10 @@
 //! references. The objects that were not tested yet are those of all older bans together: bans
 //! leave the list from its old end only. A fetch that is under way is not counted: its object will
 //! refer to the newest ban without having been tested.
+//!
+//! Where an older ban on the request is on the list, the ban lurker tests objects without moving
+//! their references beyond that one. But it marks a ban that it has tested all of them against as
+//! completed.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,7 +20,7 @@ use super::super::fleet::Progress;
 use crate::admin::{AdminError, Client, Fault};
 use crate::ban::Expression;
 use crate::model::format_duration;
-use crate::protocol::answer::BanList;
+use crate::protocol::answer::{BanList, ListedBan};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -80,10 +84,11 @@ impl Wait<'_> {
                 Ok(list) => list,
                 Err(error) => break TestedEnd::Failed(error),
             };
-            let mark = *mark.get_or_insert_with(|| self.mark(&list));
-            let Look::Left(objects) = look(&list, mark) else { break TestedEnd::Cut };
+            let mark: &mut Mark = mark.get_or_insert_with(|| self.mark(&list));
+            self.follow(mark, &list);
+            let Look::Left(objects) = look(&list, mark.time) else { break TestedEnd::Cut };
             began_with = began_with.or(Some(objects));
-            if objects == 0 {
+            if objects == 0 || mark.is_worked_off(&list) {
                 break TestedEnd::All;
             }
             progress.note(format!("{}: {objects} objects not tested yet", client.node()));
@@ -98,13 +103,41 @@ impl Wait<'_> {
         Tested { end, began_with, took: begin.elapsed() }
     }
 
-    /// The time of the ban's entry, on a list read after it was taken. The newest entry that says
-    /// the same; when there is none, since varnishd prints some bans otherwise than they were
-    /// written, the newest of all, which is no older.
-    fn mark(&self, list: &BanList) -> Duration {
-        let spec = self.last.map(Expression::to_bytes);
-        let own = list.bans.iter().find(|ban| Some(&ban.spec) == spec.as_ref());
-        own.or(list.bans.first()).map_or(Duration::ZERO, |ban| ban.time)
+    /// The ban's entry, on a list read after it was taken: the newest one that says the same. When
+    /// there is none, since varnishd prints some bans otherwise than they were written, the newest
+    /// of all, which is no older.
+    fn mark(&self, list: &BanList) -> Mark {
+        let own = self.newest(list);
+        let time = own.or(list.bans.first()).map_or(Duration::ZERO, |ban| ban.time);
+        Mark { time, is_own: own.is_some() }
+    }
+
+    /// Goes over to an equal ban that came later: it completes ours at once, before any object was
+    /// tested (the parameter `ban_dups`), and stands for it.
+    fn follow(&self, mark: &mut Mark, list: &BanList) {
+        if let Some(newest) = self.newest(list).filter(|_| mark.is_own) {
+            mark.time = mark.time.max(newest.time);
+        }
+    }
+
+    fn newest<'l>(&self, list: &'l BanList) -> Option<&'l ListedBan> {
+        let spec = self.last.map(Expression::to_bytes)?;
+        list.bans.iter().find(|ban| ban.spec == spec)
+    }
+}
+
+/// The entry that is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    time: Duration,
+    /// Whether it is certainly that of the ban.
+    is_own: bool,
+}
+
+impl Mark {
+    /// Whether the ban lurker is through with it.
+    fn is_worked_off(self, list: &BanList) -> bool {
+        self.is_own && list.bans.iter().any(|ban| ban.time == self.time && ban.completed)
     }
 }
 
@@ -173,7 +206,8 @@ impl fmt::Display for Tested {
                 if self.began_with.is_none() {
                     return write!(f, "time was up before the list of bans was read to the end");
                 }
-                write!(f, "{objects} objects were not tested within {within}")?;
+                let were = if *objects == 1 { "object was" } else { "objects were" };
+                write!(f, "{objects} {were} not tested within {within}")?;
                 f.write_str(if *by_request {
                     ": a ban on the request is tested only by requests for each object; none of \
                      them is served untested"
@@ -197,7 +231,6 @@ impl fmt::Display for Tested {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::answer::ListedBan;
 
     fn list(bans: &[(u64, u64, &str)]) -> BanList {
         let ban = |&(time, references, spec): &(u64, u64, &str)| ListedBan {
@@ -211,7 +244,26 @@ mod tests {
 
     fn mark(ban: &str, list: &BanList) -> u64 {
         let ban = crate::ban::parse(ban.as_bytes()).unwrap();
-        Wait { last: Some(&ban), within: Duration::ZERO }.mark(list).as_secs()
+        Wait { last: Some(&ban), within: Duration::ZERO }.mark(list).time.as_secs()
+    }
+
+    #[test]
+    fn a_ban_that_was_worked_off_is_done_and_one_that_a_later_one_stands_for_is_not() {
+        let ban = crate::ban::parse(b"obj.status == 1").unwrap();
+        let wait = Wait { last: Some(&ban), within: Duration::ZERO };
+        let seen = list(&[(9, 0, "obj.status == 1"), (8, 2, "req.url == /a")]);
+        let mut mark = wait.mark(&seen);
+        assert!(!mark.is_worked_off(&seen));
+        let worked_off = list(&[(9, 0, ""), (8, 2, "req.url == /a")]);
+        wait.follow(&mut mark, &worked_off);
+        assert!(mark.is_worked_off(&worked_off));
+        let again = list(&[(11, 0, "obj.status == 1"), (9, 0, ""), (8, 2, "req.url == /a")]);
+        wait.follow(&mut mark, &again);
+        assert!(!mark.is_worked_off(&again));
+        // Of an entry that may be somebody else's nothing follows.
+        let ban = crate::ban::parse(b"obj.ttl > 7d").unwrap();
+        let wait = Wait { last: Some(&ban), within: Duration::ZERO };
+        assert!(!wait.mark(&worked_off).is_worked_off(&worked_off));
     }
 
     #[test]

@@ -121,6 +121,7 @@ impl Prover {
             Sight::Failed(fault) => Some(*fault),
             Sight::Version(_) | Sight::Unversioned(_) => None,
         };
+        let is_replay = self.before.serving().is_some_and(|before| serving.is_replay_of(before));
         let (is_varnish, same) = (serving.is_varnish, self.before.sameness(&serving));
         let sight = serving.sight.clone();
         self.node = Some(serving);
@@ -129,6 +130,9 @@ impl Prover {
         }
         if !is_varnish {
             return Step::Done(Proof::Unprovable(Obstacle::NotACache));
+        }
+        if is_replay {
+            return Step::Done(Proof::Survived(Survival::Replayed));
         }
         if let Sameness::Same(basis) = same {
             let survived = Proof::Survived(Survival::SameObject { basis });
@@ -259,7 +263,8 @@ impl Prover {
     /// The node serves what the origin does not.
     fn old(&mut self, now: Timestamp) -> Step {
         let is_fetched = self.node.as_ref().is_some_and(|node| node.maker() == Maker::ThisRequest);
-        if matches!(self.before, Before::Uncached(_)) && is_fetched {
+        let is_behind = self.node.as_ref().is_some_and(|node| node.hit_behind);
+        if matches!(self.before, Before::Uncached(_)) && is_fetched && !is_behind {
             return Step::Done(Proof::Unprovable(Obstacle::NotTheOrigins));
         }
         self.seen_old = true;
@@ -309,6 +314,7 @@ impl Prover {
         Step::Done(match self.before.sameness(node) {
             Sameness::Same(basis) => Proof::Survived(Survival::SameObject { basis }),
             Sameness::Other(basis) => Proof::Replaced { basis, why },
+            Sameness::NeverCached if node.hit_behind => Proof::Unprovable(Obstacle::CachedBehind),
             Sameness::NeverCached => {
                 let status = node.status.unwrap_or_default();
                 Proof::Unprovable(Obstacle::NotCached { status })

@@ -36,6 +36,8 @@ pub struct Serving {
     pub date: Option<u64>,
     /// How many tiers of Varnish left their `X-Varnish`.
     pub tiers: usize,
+    /// Whether the tier right behind the one that was asked had it in its cache.
+    pub hit_behind: bool,
 }
 
 /// Who made the answer, as far as `X-Varnish` tells.
@@ -118,9 +120,12 @@ impl Serving {
                 age: None,
                 date: None,
                 tiers: 0,
+                hit_behind: false,
             };
         };
         let headers = answer.headers.as_deref();
+        // A proxy that is no cache adds to `Via` too: only a line of `X-Varnish` counts.
+        let behind = headers.and_then(|headers| httpcache::tiers(headers).hit);
         Self {
             at: observation.finished,
             sight,
@@ -129,9 +134,8 @@ impl Serving {
             is_varnish: answer.cache.is_varnish,
             age: answer.cache.age,
             date: headers.and_then(httpcache::date),
-            // A proxy that is no cache adds to `Via` too: only a line of `X-Varnish` counts.
-            tiers: headers
-                .map_or(0, |headers| 1 + usize::from(httpcache::tiers(headers).hit.is_some())),
+            tiers: headers.map_or(0, |_| 1 + usize::from(behind.is_some())),
+            hit_behind: behind == Some(true),
         }
     }
 
@@ -143,6 +147,13 @@ impl Serving {
             Some((_, None)) => Maker::ThisRequest,
             None => Maker::Hidden,
         }
+    }
+
+    /// Whether this is one and the same answer: each request has an id of its own, so that only a
+    /// cache in front of the node can give one twice.
+    #[must_use]
+    pub fn is_replay_of(&self, earlier: &Self) -> bool {
+        self.transaction.is_some() && self.transaction == earlier.transaction
     }
 
     /// The version, if there is one.

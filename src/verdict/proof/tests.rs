@@ -1,5 +1,6 @@
 //! What follows from which observations.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -22,17 +23,19 @@ fn failed(status: u16) -> Sight {
     Sight::Failed(Fault::Status(status))
 }
 
-/// What a node served: by this object, or fetched for the request.
+/// What a node served: by this object, or fetched for the request. Each has another id.
 fn served(token: &str, object: Option<u64>) -> Serving {
+    static REQUESTS: AtomicU64 = AtomicU64::new(100);
     Serving {
         at: at(0),
         sight: version(token),
         status: Some(200),
-        transaction: Some((5, object)),
+        transaction: Some((REQUESTS.fetch_add(1, Ordering::Relaxed), object)),
         is_varnish: true,
         age: Some(7),
         date: Some(90),
         tiers: 1,
+        hit_behind: false,
     }
 }
 
@@ -235,6 +238,26 @@ fn another_tier_behind_the_node_is_named() {
     let (mut prover, _) = Prover::begin(cached(), true, ProofLimits { rounds: 1, ..LIMITS }, at(0));
     prover.origin(version("b"), at(1));
     prover.node(Serving { tiers: 2, ..served("a", None) }, at(2));
+    assert_eq!(prover.origin(version("b"), at(3)), done(Proof::Survived(Survival::OldUpstream)));
+}
+
+#[test]
+fn a_cache_in_front_that_answers_again_is_seen_by_the_id_of_the_request() {
+    let replayed = done(Proof::Survived(Survival::Replayed));
+    for object in [None, Some(3)] {
+        let first = served("a", object);
+        assert_eq!(alone(Before::of(first.clone()), first), replayed);
+    }
+}
+
+#[test]
+fn what_came_out_of_a_cache_behind_may_be_old() {
+    let behind = |token| Serving { tiers: 2, hit_behind: true, ..served(token, None) };
+    assert_eq!(alone(Before::of(behind("a")), behind("a")), unprovable(Obstacle::CachedBehind));
+    let limits = ProofLimits { rounds: 1, ..LIMITS };
+    let (mut prover, _) = Prover::begin(Before::of(behind("a")), true, limits, at(0));
+    prover.origin(version("b"), at(1));
+    prover.node(behind("a"), at(2));
     assert_eq!(prover.origin(version("b"), at(3)), done(Proof::Survived(Survival::OldUpstream)));
 }
 

@@ -187,12 +187,7 @@ impl Varnishd {
 
     /// One GET on a connection of its own: status line, headers and body as text.
     pub fn get(&self, host: &str, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.http).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
+        get(self.http, host, path)
     }
 
     fn wait_until_up(&mut self) {
@@ -251,6 +246,16 @@ fn terminate(process: &mut Child) {
     }
     let _ = process.kill();
     let _ = process.wait();
+}
+
+/// What is answered there: head and body.
+pub fn get(address: SocketAddr, host: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// A loopback port that nobody uses right now, and that nobody is given by chance either: it lies

@@ -1,12 +1,16 @@
 //! Nodes that hide, misplace or lose what a proof goes by.
 
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 use super::{HOST, URL, cacheable, check_proof, stale, verify, verify_with, with_vcl};
-use crate::ban::{check_code, text};
+use crate::ban::{ban, check_code, purgewatch, text};
 use crate::support::origin::{Origin, Response};
-use crate::support::varnish::Varnishd;
+use crate::support::varnish::{Options, Varnishd, free_port, get};
 
 #[test]
 fn an_answer_without_a_sign_of_varnish_proves_nothing() {
@@ -82,9 +86,9 @@ fn a_node_that_fails_after_the_ban_is_no_success() {
 #[test]
 fn a_node_that_does_not_answer_http_is_banned_all_the_same() {
     let (origin, varnishd) = stale("");
-    let nobody = format!("http://{}", crate::support::varnish::free_port("127.0.0.1"));
+    let nobody = format!("http://{}", free_port("127.0.0.1"));
     let words = ["req.url == /a", "--verify", URL, "--node-http", &nobody, "--within", "500ms"];
-    let output = crate::ban::ban(&varnishd, &words, "");
+    let output = ban(&varnishd, &words, "");
     check_code(&output, 3, "unprovable");
     check_code(&output, 3, "the connection was refused");
     assert!(text(&output.stdout).contains("taken"));
@@ -123,7 +127,92 @@ fn a_cache_process_that_the_ban_ended_is_no_flush() {
     let node = format!("http://{}", varnishd.http);
     let proof = ["--verify", &url, "--node-http", &node, "--output", "json"];
     let slow = ["req.url ~ ^/(a+)+$", "--allow-slow-regex", "--everything"];
-    let output = crate::ban::ban(&varnishd, &[&slow[..], &proof].concat(), "");
+    let output = ban(&varnishd, &[&slow[..], &proof].concat(), "");
     check_proof(&output, 6, "unprovable", "restarted");
     assert!(varnishd.adm(&["panic.show"]).contains("ban_evaluate"));
+}
+
+/// A cache that stands before the node answers in its place, and is told by the ids of requests.
+#[test]
+fn a_cache_in_front_of_the_node_is_no_success() {
+    let (origin, varnishd) = with_vcl("");
+    let front = CachingProxy::in_front_of(varnishd.http);
+    assert!(get(front.address, HOST, "/a").ends_with("one"));
+    origin.serve("/a", cacheable("two"));
+    let node = format!("http://{}", front.address);
+    let words = ["req.url == /a", "--verify", URL, "--node-http", &node, "--output", "json"];
+    let output = ban(&varnishd, &words, "");
+    check_proof(&output, 1, "survived", "in_front");
+    let output = purgewatch(&["purge", URL, "--node-http", &node, "--output", "json"], &[], "");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+}
+
+/// A node that passes everything on to another Varnish has nothing that could be old, but the other
+/// one has.
+#[test]
+fn what_a_node_passes_on_may_be_old_behind_it() {
+    let (origin, inner) = with_vcl("");
+    let (ip, port) = (inner.http.ip(), inner.http.port());
+    let vcl = format!(
+        "backend default {{ .host = \"{ip}\"; .port = \"{port}\"; }}
+         sub vcl_recv {{ return (pass); }}"
+    );
+    let outer = Varnishd::start(Options { vcl: Some(vcl), ..Options::default() });
+    for _ in 0..2 {
+        assert!(outer.get(HOST, "/a").ends_with("one"));
+    }
+    origin.serve("/a", cacheable("two"));
+    let json = ["--within", "1s", "--output", "json"];
+    let output = verify(&outer, "req.url == /a", &json);
+    check_proof(&output, 3, "unprovable", "cached_behind");
+    let output = verify_with(&origin, &outer, "req.url == /a", &json);
+    check_proof(&output, 1, "survived", "upstream");
+}
+
+/// An nginx that caches what the node answers.
+struct CachingProxy {
+    process: Child,
+    address: SocketAddr,
+    _dir: TempDir,
+}
+
+impl CachingProxy {
+    fn in_front_of(node: SocketAddr) -> Self {
+        let (dir, address) = (tempfile::tempdir().unwrap(), free_port("127.0.0.1"));
+        let root = dir.path().display();
+        let temporary = ["client_body", "fastcgi", "uwsgi", "scgi", "proxy"]
+            .map(|what| format!("{what}_temp_path {root}/{what};"))
+            .concat();
+        let config = format!(
+            "daemon off; pid {root}/pid; error_log {root}/log; user root;
+             events {{ worker_connections 64; }}
+             http {{ access_log off; {temporary}
+             proxy_cache_path {root}/cache keys_zone=all:1m;
+             server {{ listen {address}; location / {{
+                 proxy_pass http://{node}; proxy_set_header Host $host;
+                 proxy_cache all; proxy_cache_valid 200 1h; }} }} }}"
+        );
+        let file = dir.path().join("nginx.conf");
+        std::fs::write(&file, config).unwrap();
+        let process = Command::new("nginx")
+            .arg("-c")
+            .arg(&file)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nginx runs: apt-get install nginx-light");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < deadline, "nginx does not listen on {address}");
+            sleep(Duration::from_millis(20));
+        }
+        Self { process, address, _dir: dir }
+    }
+}
+
+impl Drop for CachingProxy {
+    fn drop(&mut self) {
+        // SIGTERM, so that its workers end as well.
+        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
+        let _ = self.process.wait();
+    }
 }

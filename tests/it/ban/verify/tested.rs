@@ -60,6 +60,17 @@ fn a_ban_on_requests_is_tested_by_requests() {
     check_code(&output, 0, "");
 }
 
+/// An older ban on the request keeps the references of the objects, and the lurker has tested them
+/// all the same.
+#[test]
+fn an_older_ban_on_requests_is_no_hindrance() {
+    let (_origin, varnishd) = varnishd(3, "0.2");
+    varnishd.adm(&["ban", "req.url", "==", "/elsewhere"]);
+    let output = tested(&varnishd, "obj.http.x-model == 8", &["--within", "8s"]);
+    check_code(&output, 0, "");
+    assert!(text(&output.stdout).contains("tested: every object"));
+}
+
 #[test]
 fn a_list_that_is_cut_says_nothing() {
     let (_origin, varnishd) = varnishd(3, "60");
