@@ -30,7 +30,7 @@
 //! |---|---|---|
 //! | 1 | the node did not answer, serves something else by now, or restarted meanwhile | `undetermined` |
 //! | 2 | the ledger has a matching ban since the change that the node did not take, and the node's list has no other that matches | `purge_undelivered` |
-//! | 3 | a hit, older than its lifetime, and a backend is sick | `grace` |
+//! | 3 | a hit, older than its lifetime by its header fields, and all backends are sick | `grace`; `undetermined` where only some are |
 //! | 4 | no hit: the answer was just fetched | `upstream` |
 //! | 5 | the ban list cannot be read; but other variants followed, and the object is from before the change | `variant_only` |
 //! | 6 | the ban list cannot be read | `undetermined` |

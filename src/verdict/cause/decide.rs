@@ -67,14 +67,26 @@ fn grace(facts: &Facts<'_>) -> Option<Found> {
     if facts.hit == Some(false) || sick.is_empty() {
         return None;
     }
-    let sick = list(&sick);
-    Some((
-        Cause::Grace,
-        vec![
-            format!("the object expired {} ago, and the node serves it on", short(over)),
-            format!("the node takes its backend for sick: {sick}"),
-        ],
-    ))
+    let names = list(&sick);
+    if facts.all_sick() {
+        let first = format!("the object expired {} ago, and the node serves it on", short(over));
+        return Some((
+            Cause::Grace,
+            vec![first, format!("the node takes its backend for sick: {names}")],
+        ));
+    }
+    // Which backend it comes from cannot be seen, nor whether the VCL gives it a longer TTL.
+    let over = short(over);
+    let findings = vec![
+        format!(
+            "by its header fields it expired {over} ago, and one of the node's backends is sick: \
+             {names}"
+        ),
+        "if it is fetched from that one, it is served from grace; if not, the VCL gives it a \
+         longer TTL, and why it is old does not show"
+            .to_owned(),
+    ];
+    Some((Cause::Undetermined, findings))
 }
 
 fn not_cached(facts: &Facts<'_>) -> Option<Found> {
@@ -256,11 +268,18 @@ fn never_purged(facts: &Facts<'_>) -> Found {
 fn add_surroundings(facts: &Facts<'_>, cause: Cause, findings: &mut Vec<String>) {
     let sick = facts.sick();
     if !sick.is_empty() && cause != Cause::Grace {
-        findings.push(format!(
-            "the node takes its backend for sick: {}; a banned object is never served from grace, \
-             so mend the backend before you ban",
-            list(&sick)
-        ));
+        let names = list(&sick);
+        findings.push(if facts.all_sick() {
+            format!(
+                "the node takes its backend for sick: {names}; a banned object is never served \
+                 from grace, so mend the backend before you ban"
+            )
+        } else {
+            format!(
+                "one of the node's backends is sick: {names}; a banned object is never served from \
+                 grace, so if this is fetched from there, mend the backend before you ban"
+            )
+        });
     }
     if let Some(over) = facts.expired_for().filter(|_| sick.is_empty() && facts.hit != Some(false))
     {

@@ -167,6 +167,12 @@ impl<'a> Facts<'a> {
         (age > lifetime).then(|| age - lifetime)
     }
 
+    /// Whether there is no backend that the node would fetch from.
+    pub(super) fn all_sick(&self) -> bool {
+        let backends = self.evidence.backends.as_deref().unwrap_or_default();
+        !backends.is_empty() && backends.iter().all(|backend| backend.healthy == Some(false))
+    }
+
     /// Backends that the node takes for sick.
     pub(super) fn sick(&self) -> Vec<&'a str> {
         let backends = self.evidence.backends.as_deref().unwrap_or_default();

@@ -194,8 +194,13 @@ fn a_fetch_under_way_put_it_back() {
 fn an_expired_object_of_a_sick_backend_is_served_from_grace() {
     let mut evidence = evidence();
     evidence.served = object(&hit(4_000));
-    evidence.backends = Ok(vec![backend(None), backend(Some(false))]);
+    evidence.backends = Ok(vec![backend(Some(false)), backend(Some(false))]);
     check(&evidence, Cause::Grace, "expired 6m 40s ago");
+    // Where only some are, it may come from another one, and the VCL may give it a longer TTL.
+    for other in [None, Some(true)] {
+        evidence.backends = Ok(vec![backend(other), backend(Some(false))]);
+        check(&evidence, Cause::Undetermined, "if it is fetched from that one");
+    }
     evidence.backends = Ok(vec![backend(None)]);
     check(&evidence, Cause::NeverPurged, "the VCL gives it a longer TTL, or fetches");
     evidence.backends = Err("refused".to_owned());
