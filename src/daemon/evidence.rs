@@ -52,11 +52,19 @@ const AFTER_START: Duration = Duration::from_secs(2);
 pub struct Gatherer {
     peers: Arc<Peers>,
     clock: Clock,
-    nodes: std::sync::Mutex<HashMap<NodeName, Arc<Known>>>,
+    nodes: std::sync::Mutex<HashMap<NodeName, Arc<Mutex<Known>>>>,
 }
 
-/// What a node's admin port said last; locked while it is asked.
-type Known = Mutex<Option<Arc<NodeFacts>>>;
+/// What a node's admin port said; locked while it is asked.
+#[derive(Debug, Default)]
+struct Known {
+    last: Option<Arc<NodeFacts>>,
+    texts: BanTexts,
+}
+
+/// What the bans on a node's list say or said when they were read, by their times on the node's
+/// clock: varnishd forgets it when it is through with a ban.
+type BanTexts = HashMap<Duration, Vec<u8>>;
 
 /// Who is asked for the header fields beside the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,18 +170,18 @@ impl Gatherer {
         let is_good = |facts: &&Arc<NodeFacts>| {
             now.since(facts.at) < if facts.bans.is_ok() { KEPT } else { FAILURE_KEPT }
         };
-        if let Some(facts) = known.as_ref().filter(is_good) {
+        if let Some(facts) = known.last.as_ref().filter(is_good) {
             return facts.clone();
         }
         let facts = Arc::new(match self.peers.admin(node) {
-            Some(peer) => self.ask(&peer).await,
+            Some(peer) => self.ask(&peer, &mut known.texts).await,
             None => self.nothing("no admin port of the node is configured".to_owned()),
         });
-        *known = Some(facts.clone());
+        known.last = Some(facts.clone());
         facts
     }
 
-    async fn ask(&self, peer: &AdminPeer) -> NodeFacts {
+    async fn ask(&self, peer: &AdminPeer, texts: &mut BanTexts) -> NodeFacts {
         let client = peer.client();
         let asked = timeout(ADMIN_LIMIT, async {
             let version = client.connect().await?.version.and_then(|version| version.numbers());
@@ -186,12 +194,15 @@ impl Gatherer {
             Ok::<_, AdminError>((version, list, time, backends, worker))
         });
         match asked.await {
-            Ok(Ok((version, list, time, backends, worker))) => NodeFacts {
-                at: self.clock.now(),
-                bans: Ok(prepared(&list, backends.as_ref().ok(), time, version, &peer.sent())),
-                backends: backends.map(|list| health(&list)).map_err(|error| chain(&error)),
-                worker,
-            },
+            Ok(Ok((version, mut list, time, backends, worker))) => {
+                *texts = remember(&mut list, texts);
+                NodeFacts {
+                    at: self.clock.now(),
+                    bans: Ok(prepared(&list, backends.as_ref().ok(), time, version, &peer.sent())),
+                    backends: backends.map(|list| health(&list)).map_err(|error| chain(&error)),
+                    worker,
+                }
+            }
             Ok(Err(error)) => self.nothing(chain(&error)),
             Err(_) => {
                 let seconds = ADMIN_LIMIT.as_secs();
@@ -244,6 +255,24 @@ impl NodeTime {
             latest: self.asked.latest.shifted(distance.saturating_add(slack)),
         }
     }
+}
+
+/// Gives back to the bans what varnishd has forgotten and was read before. Returns what they say
+/// now, for the next time.
+fn remember(list: &mut BanList, known: &BanTexts) -> BanTexts {
+    let mut texts = BanTexts::new();
+    for ban in list.bans.iter_mut().take(MOST_BANS) {
+        if ban.spec.is_empty()
+            && let Some(spec) = known.get(&ban.time)
+        {
+            ban.spec.clone_from(spec);
+            ban.completed = false;
+        }
+        if !ban.spec.is_empty() {
+            texts.insert(ban.time, ban.spec.clone());
+        }
+    }
+    texts
 }
 
 fn prepared(
@@ -379,6 +408,26 @@ fn headers_of(observation: &Observation) -> Option<Arc<HeaderMap>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_varnishd_forgets_is_remembered_as_long_as_the_ban_is_listed() {
+        let ban = |time, spec: &str| ListedBan {
+            time: Duration::from_micros(time),
+            references: 0,
+            completed: spec.is_empty(),
+            spec: spec.into(),
+        };
+        let list = |bans: Vec<ListedBan>| BanList { bans, complete: true };
+        let mut first = list(vec![ban(7, "req.url == /a"), ban(5, "")]);
+        let known = remember(&mut first, &BanTexts::new());
+        assert_eq!(first.bans[1], ban(5, ""));
+        let mut second = list(vec![ban(9, "req.url == /b"), ban(7, ""), ban(5, "")]);
+        let known = remember(&mut second, &known);
+        assert_eq!(second.bans[1], ban(7, "req.url == /a"));
+        assert_eq!((known.len(), &second.bans[2]), (2, &ban(5, "")));
+        let known = remember(&mut list(vec![ban(9, "")]), &known);
+        assert_eq!(known.len(), 1);
+    }
 
     #[test]
     fn the_clocks_of_hosts_need_not_agree() {

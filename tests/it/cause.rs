@@ -165,6 +165,33 @@ fn bans_of_other_endpoints_are_no_attempts() {
     assert!(findings.contains("a ban that was meant for something else"), "{findings}");
 }
 
+/// varnishd forgets what a ban said when it is through with it. The daemon has read it before.
+#[test]
+fn bans_that_varnishd_has_forgotten_are_remembered() {
+    let origin = Origin::start();
+    origin.serve(PATH, cacheable("one"));
+    let (ip, port) = (origin.address.ip(), origin.address.port());
+    let vcl = format!(
+        "backend default {{ .host = \"{ip}\"; .port = \"{port}\"; }}
+         sub vcl_backend_response {{ set beresp.http.x-url = bereq.url; }}"
+    );
+    let arguments = ["-p", "ban_lurker_age=2"].map(str::to_owned).to_vec();
+    let varnishd = Varnishd::start(Options { vcl: Some(vcl), arguments, ..Options::default() });
+    let config = QUICK.to_owned()
+        + &peers(&varnishd, origin.address)
+        + &endpoint("rec", PATH, "max_stale = \"9s\"")
+        + &endpoint("news", "/news/", "");
+    let daemon = Daemon::start(&config);
+    daemon.wait_for_state("rec", "fresh");
+    let_it_age();
+    origin.serve(PATH, cacheable("two"));
+    varnishd.adm(&["ban", "obj.http.x-url == /news/"]);
+    explained(&daemon, "lagging", "default", "never_purged");
+    daemon.wait("the ban is worked off", || varnishd.bans().is_empty());
+    let findings = explained(&daemon, "stale", "default", "never_purged");
+    assert!(findings.contains("a ban that was meant for something else"), "{findings}");
+}
+
 #[test]
 fn bans_on_headers_that_the_vcl_takes_away_are_judged_by_the_configuration() {
     let origin = Origin::start();

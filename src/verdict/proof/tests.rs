@@ -339,6 +339,9 @@ proptest! {
             Proof::Survived(Survival::SameObject { basis }) => {
                 prop_assert_eq!(before.sameness(&last.unwrap()), Sameness::Same(basis));
             }
+            Proof::Survived(Survival::Replayed) => {
+                prop_assert!(last.unwrap().is_replay_of(before.serving().unwrap()));
+            }
             Proof::Survived(_) => prop_assert!(has_origin),
             Proof::Unprovable(_) => {}
         }
