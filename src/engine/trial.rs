@@ -13,11 +13,6 @@ const FETCHES: u8 = 4;
 /// The pause before another look for a hit, times the number of looks so far.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Where `X-Varnish` is hidden, `Age` tells an object from its successor from this age on, in
-/// seconds; and so long is waited for it.
-const TELLING_AGE: u64 = 3;
-const AGEING: Duration = Duration::from_millis(1_100);
-
 /// Where the truth is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Truth {
@@ -167,8 +162,8 @@ impl Trial {
             Maker::ThisRequest if self.fetches < 2 => return Act::FetchNode,
             // Young objects cannot be told from their successors by their age.
             Maker::Hidden if self.truth == Truth::Nowhere && !last => {
-                if seen.age.is_some_and(|age| age < TELLING_AGE) {
-                    return Act::Wait(now + AGEING);
+                if let Some(wait) = Before::wants_older(&seen) {
+                    return Act::Wait(now + wait);
                 }
             }
             Maker::Object(_) | Maker::Hidden | Maker::ThisRequest => {}

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::time::sleep;
 
 use super::super::fleet::{End, Outcome, Progress, Work, on_each};
 use super::plan::{Plan, Watch};
@@ -88,7 +89,9 @@ async fn looked_at(watch: &Watch, node: &Destination) -> (Before, Observation) {
     let request = FetchRequest::with_headers(watch.target.clone());
     let mut observation = node.fetch(&request).await;
     let mut serving = Serving::of(&observation);
-    if Before::wants_another(&serving) {
+    let wait = Before::wants_older(&serving);
+    if Before::wants_another(&serving) || wait.is_some() {
+        sleep(wait.unwrap_or_default()).await;
         observation = node.fetch(&request).await;
         serving = Serving::of(&observation);
     }

@@ -174,6 +174,16 @@ impl Before {
         first.is_varnish && first.maker() == Maker::ThisRequest
     }
 
+    /// How long to wait before another fetch tells more: the object hides who made it, and is too
+    /// young to be told from its successor by its age.
+    #[must_use]
+    pub fn wants_older(seen: &Serving) -> Option<Duration> {
+        let age = seen.age.filter(|_| seen.is_varnish && seen.maker() == Maker::Hidden)?;
+        let missing = TELLING_AGE.checked_sub(age).filter(|missing| *missing > 0)?;
+        // An age is rounded down, and so is what is missing rounded up.
+        Some(Duration::from_secs(missing) + Duration::from_millis(100))
+    }
+
     /// What the last fetch before the invalidation says.
     #[must_use]
     pub fn of(last: Serving) -> Self {
