@@ -86,7 +86,7 @@ pub enum Event {
         /// The node.
         node: NodeName,
         /// Whether they work.
-        up: bool,
+        up: Option<bool>,
         /// What is wrong.
         problem: Option<String>,
     },

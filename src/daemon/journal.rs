@@ -113,13 +113,17 @@ pub(super) fn admin_changed(node: &NodeName, up: bool, problem: Option<&str>) {
 }
 
 /// A canary shows that bans work, or do not work any more.
-pub(super) fn canary_changed(node: &NodeName, up: bool, problem: Option<&str>) {
+pub(super) fn canary_changed(node: &NodeName, up: Option<bool>, problem: Option<&str>) {
     let name = node.as_str();
-    if up {
-        info!(node = name, "the canary of {node} was banned and is gone: bans work there");
-    } else {
-        let problem = problem.unwrap_or("not proven");
-        error!(node = name, "bans do not work at {node}, its canary shows: {problem}");
+    let problem = problem.unwrap_or("not proven");
+    match up {
+        Some(true) => {
+            info!(node = name, "the canary of {node} was banned and is gone: bans work there");
+        }
+        Some(false) => {
+            error!(node = name, "bans do not work at {node}, its canary shows: {problem}");
+        }
+        None => warn!(node = name, "whether bans work at {node} cannot be told: {problem}"),
     }
 }
 

@@ -24,7 +24,7 @@ use super::{Output, Side};
 use crate::ban::Expression;
 use crate::model::{Mark, NodeName, Timestamp, Version};
 use crate::verdict::proof::{Obstacle, Proof, ProofLimits, Survival};
-use crate::verdict::{FetchRequest, Target};
+use crate::verdict::{Fault, FetchRequest, Target};
 
 /// The longest time from the ban to its proof.
 const LONGEST_PROOF: Duration = Duration::from_secs(10);
@@ -48,7 +48,8 @@ pub struct CanaryPlan {
 /// What is known of a canary.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CanaryState {
-    /// Whether the last round proved that a ban works; `None` before the first one ended.
+    /// Whether the last round proved that a ban works; `None` before the first one ended, and when
+    /// the last one could not be judged.
     pub up: Option<bool>,
     /// When a round last proved it.
     pub last_proven: Option<Timestamp>,
@@ -212,16 +213,20 @@ impl Canaries {
         if let Finding::Proof(proof) = finding {
             self.outputs.push_back(Output::Proved { node: name.clone(), proof: *proof });
         }
+        let was_judged = canary.state.problem.is_none() || before.is_some();
         let problem = problem(finding, &canary.plan);
-        canary.state.up = Some(problem.is_none());
+        canary.state.up = match unjudged(finding, &canary.plan) {
+            true => None,
+            false => Some(problem.is_none()),
+        };
         if problem.is_none() {
             canary.state.last_proven = Some(now);
         }
         canary.state.problem = problem;
-        if before != canary.state.up {
+        if before != canary.state.up || canary.state.up.is_none() && was_judged {
             self.outputs.push_back(Output::CanaryChanged {
                 node: name.clone(),
-                up: canary.state.up == Some(true),
+                up: canary.state.up,
                 problem: canary.state.problem.clone(),
             });
         }
@@ -288,10 +293,27 @@ fn version(body: &str) -> Version {
     Version { status: 200, mark: Mark::Body(Sha256::digest(body.as_bytes()).into()) }
 }
 
+/// Whether a round shows nothing of bans: the node answers with an error in place of the object,
+/// which its origin most likely failed to deliver.
+fn unjudged(finding: &Finding, plan: &CanaryPlan) -> bool {
+    let fault = match finding {
+        Finding::NodeFailed(fault)
+        | Finding::Proof(Proof::Unprovable(Obstacle::NodeFailed(fault))) => *fault,
+        _ => return false,
+    };
+    !plan.is_served && matches!(fault, Fault::Status(500..=599))
+}
+
 /// What a round showed, if that is not that bans work.
 fn problem(finding: &Finding, plan: &CanaryPlan) -> Option<String> {
     let hint = Hint(plan);
     Some(match finding {
+        Finding::NodeFailed(fault)
+        | Finding::Proof(Proof::Unprovable(Obstacle::NodeFailed(fault)))
+            if unjudged(finding, plan) =>
+        {
+            format!("the node {fault}: its origin cannot deliver the canary, most likely")
+        }
         Finding::Proof(Proof::Proven | Proof::Replaced { .. }) => return None,
         Finding::Proof(Proof::Survived(Survival::SameObject { .. })) => format!(
             "the ban was taken and had no effect: the object that was there before is still \

@@ -198,7 +198,7 @@ pub enum Output {
         /// The node.
         node: NodeName,
         /// Whether they work.
-        up: bool,
+        up: Option<bool>,
         /// What is wrong.
         problem: Option<String>,
     },

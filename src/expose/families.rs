@@ -96,7 +96,7 @@ const ADMIN_FAILURES: Family = Family::counter(
 
 const CANARY_UP: Family = Family::gauge(
     "purgewatch_canary_up",
-    "1 when the last ban of the node's canary was proven to work.",
+    "1 when the last ban of the node's canary was proven to work; no sample where that cannot be told.",
 );
 const CANARY_LAST_PROVEN: Family = Family::gauge(
     "purgewatch_canary_last_proven_timestamp_seconds",

@@ -158,11 +158,12 @@ fn write_nodes(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
 
 fn write_canary(page: &mut String, node: &NodeSnapshot, taken: Timestamp) -> std::fmt::Result {
     let canary = node.canary.as_ref();
-    let (class, text) = match canary.map(|canary| canary.up) {
+    let (class, text) = match canary.map(|canary| (canary.up, &canary.problem)) {
         None => ("unknown", "not configured"),
-        Some(None) => ("unknown", "not sent yet"),
-        Some(Some(true)) => ("up", "proven"),
-        Some(Some(false)) => ("down", "failed"),
+        Some((None, None)) => ("unknown", "not sent yet"),
+        Some((None, Some(_))) => ("unknown", "not judged"),
+        Some((Some(true), _)) => ("up", "proven"),
+        Some((Some(false), _)) => ("down", "failed"),
     };
     let last = canary.and_then(|canary| canary.last_proven);
     let last = last.map(|at| format!("{} ago", format_duration(whole_seconds(taken.since(at)))));

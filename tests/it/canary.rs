@@ -113,6 +113,28 @@ fn a_blocked_admin_port_shows() {
     wait_until_up(&daemon);
 }
 
+/// An origin that cannot deliver the canary says nothing about bans: neither that they work nor
+/// that they do not.
+#[test]
+fn an_origin_that_fails_is_no_failure_of_bans() {
+    let origin = origin();
+    let varnishd = Varnishd::in_front_of(origin.address);
+    let daemon = Daemon::start(&config(&varnishd, origin.address, ICON));
+    wait_until_up(&daemon);
+    origin.serve(ICON, Response::status(503));
+    daemon.wait("that it cannot be told", || up(&daemon).is_none());
+    assert!(problem(&daemon).contains("its origin cannot deliver the canary"));
+    let proven = last_proven(&daemon);
+    assert!(proven.is_some());
+    std::thread::sleep(INTERVAL * 3);
+    assert_eq!((up(&daemon), last_proven(&daemon)), (None, proven));
+    origin.serve(ICON, cacheable("icon"));
+    wait_until_up(&daemon);
+    let log = daemon.log();
+    assert!(!log.contains("bans do not work"), "{log}");
+    assert_eq!(log.matches("cannot be told").count(), 1, "{log}");
+}
+
 /// All is fresh, the admin port answers, and bans match nothing: that must not look well.
 #[test]
 fn status_tells_of_a_canary_that_failed() {

@@ -141,6 +141,10 @@ fn troubles(node: &Node<'_>) -> String {
     if let Some(canary) = node.canary.as_ref().filter(|canary| canary.up == Some(false)) {
         text.push_str(&format!("bans do not work at {name}: {}\n", problem(&canary.problem)));
     }
+    if let Some(canary) = node.canary.as_ref().filter(|c| c.up.is_none() && c.problem.is_some()) {
+        let problem = problem(&canary.problem);
+        text.push_str(&format!("whether bans work at {name} cannot be told: {problem}\n"));
+    }
     if node.pending_bans > 0 {
         let bans = counted(node.pending_bans, "ban");
         text.push_str(&format!(
@@ -267,10 +271,11 @@ const fn admin_state(node: &Node<'_>) -> &'static str {
 const fn canary_state(node: &Node<'_>) -> &'static str {
     match &node.canary {
         None => "not configured",
-        Some(canary) => match canary.up {
-            None => "not sent yet",
-            Some(true) => "proven",
-            Some(false) => "failed",
+        Some(canary) => match (canary.up, &canary.problem) {
+            (None, None) => "not sent yet",
+            (None, Some(_)) => "not judged",
+            (Some(true), _) => "proven",
+            (Some(false), _) => "failed",
         },
     }
 }

@@ -130,7 +130,7 @@ impl Cluster {
                 None
             }
             Output::CanaryChanged { up, problem, .. } => {
-                self.canaries.push((seconds, up, problem.unwrap_or_default()));
+                self.canaries.push((seconds, up == Some(true), problem.unwrap_or_default()));
                 None
             }
             Output::Remedied { cured, result, .. } => {
