@@ -23,6 +23,7 @@ mod families;
 mod invalidations;
 mod metrics;
 mod page;
+mod preference;
 mod process;
 mod rate;
 mod routes;

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use super::Limits;
 use super::connection::{Answers, Busy, serve_on};
+use super::preference::{LONGEST_WAIT, Preference};
 use super::rate::Rate;
 use super::routes::{Answer, body, closing, plain, said, typed};
 use super::token::{Denied, Tokens};
@@ -33,10 +34,6 @@ use crate::event::{Confirmation, Event};
 use crate::model::Timestamp;
 
 const PATH: &str = "/api/v1/invalidations";
-
-/// How long is waited for the nodes unless the request says otherwise, and at most.
-const WAIT: Duration = Duration::from_secs(30);
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// How long the daemon's loop may take to say that it has an event.
 const LOOP: Duration = Duration::from_secs(5);
@@ -132,13 +129,6 @@ struct Slot {
     settled: watch::Receiver<Option<Arc<Confirmation>>>,
     /// When it was first seen to have settled.
     since: Option<Timestamp>,
-}
-
-/// What a request prefers (RFC 7240).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Preference {
-    wait: Duration,
-    is_stated: bool,
 }
 
 impl Answers for Desk {
@@ -258,10 +248,8 @@ impl Desk {
                 outcome(&ticket, None, Some(stored), busy)
             }
         };
-        if preference.is_stated {
-            let applied = HeaderName::from_static("preference-applied");
-            let what = if preference.wait.is_zero() { "respond-async" } else { "wait" };
-            answer.headers_mut().insert(applied, HeaderValue::from_static(what));
+        if let Some(Ok(applied)) = preference.applied().map(HeaderValue::try_from) {
+            answer.headers_mut().insert(HeaderName::from_static("preference-applied"), applied);
         }
         answer
     }
@@ -366,60 +354,9 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-impl Preference {
-    fn read(headers: &HeaderMap) -> Result<Self, &'static str> {
-        const EXPECTED: &str = "expected Prefer: wait=SECONDS, 0 to 300, or respond-async\n";
-        let mut read = Self { wait: WAIT, is_stated: false };
-        let mut is_async = false;
-        for value in headers.get_all("prefer") {
-            let text = value.to_str().map_err(|_| EXPECTED)?;
-            for part in text.split([',', ';']).map(str::trim) {
-                let (name, value) = part.split_once('=').unwrap_or((part, ""));
-                let (name, value) =
-                    (name.trim().to_ascii_lowercase(), value.trim().trim_matches('"'));
-                match name.as_str() {
-                    "respond-async" => (is_async, read.is_stated) = (true, true),
-                    "wait" => {
-                        let seconds = value.parse().map(Duration::from_secs).ok();
-                        let seconds = seconds.filter(|seconds| *seconds <= LONGEST_WAIT);
-                        (read.wait, read.is_stated) = (seconds.ok_or(EXPECTED)?, true);
-                    }
-                    // Others are for somebody else (RFC 7240 section 2).
-                    _ => {}
-                }
-            }
-        }
-        if is_async {
-            read.wait = Duration::ZERO;
-        }
-        Ok(read)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn preference(values: &[&str]) -> Result<Preference, &'static str> {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append("prefer", value.parse().unwrap());
-        }
-        Preference::read(&headers)
-    }
-
-    #[test]
-    fn a_request_says_how_long_it_waits() {
-        let wait = |values: &[&str]| preference(values).map(|p| p.wait.as_secs());
-        assert_eq!(wait(&[]), Ok(30));
-        assert_eq!(wait(&["wait=5"]), Ok(5));
-        assert_eq!(wait(&["handling=lenient; foo, Wait = \"7\""]), Ok(7));
-        assert_eq!(wait(&["respond-async"]), Ok(0));
-        assert_eq!(wait(&["wait=10", "respond-async"]), Ok(0));
-        for wrong in ["wait", "wait=", "wait=-1", "wait=301", "wait=1e3"] {
-            assert!(wait(&[wrong]).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn an_event_is_json() {

@@ -136,9 +136,18 @@ fn a_ticket_tells_later() {
     let ticket = document["ticket"].as_str().unwrap();
     assert!(head.contains(&format!("/api/v1/invalidations/{ticket}")), "{head}");
     assert_eq!(look_up(address, ticket).0, 202);
-    // Who waits for a while is told the same.
-    let headers = format!("{TOKEN}Prefer: wait=1\r\n");
-    assert_eq!(post(address, &headers, r#"{"bans":["obj.http.x-model == two"]}"#).0, 202);
+    let applied = |head: &str| {
+        let head = head.to_lowercase();
+        let line = head.lines().find_map(|line| line.strip_prefix("preference-applied: "));
+        line.unwrap_or_default().to_owned()
+    };
+    assert_eq!(applied(&head), "respond-async");
+    // Who waits for a while, or not at all, is told the same.
+    for preference in ["wait=1", "wait=0"] {
+        let headers = format!("{TOKEN}Prefer: {preference}\r\n");
+        let (status, head, _) = post(address, &headers, r#"{"bans":["obj.http.x-model == two"]}"#);
+        assert_eq!((status, &*applied(&head)), (202, preference), "{head}");
+    }
     stage.path.set_blocked(false);
     until("it has settled", || look_up(address, ticket).0 == 200);
     assert!(look_up(address, ticket).2.contains("\"result\":\"taken\""));
