@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,10 +22,10 @@ use hyper::body::{Body as _, Incoming};
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Limits;
-use super::connection::{Answers, Busy, serve_on};
+use super::connection::{Answers, Busy, Listener, serve_on};
 use super::preference::{LONGEST_WAIT, Preference};
 use super::rate::Rate;
 use super::routes::{Answer, body, closing, plain, said, typed};
@@ -46,21 +47,6 @@ const TICKETS: usize = 10_000;
 const KEPT: Duration = Duration::from_secs(600);
 
 const SCHEMA: u32 = 1;
-
-/// Where events are handed in.
-#[derive(Debug)]
-pub struct Door {
-    /// Where they go. A bounded channel.
-    pub events: mpsc::Sender<HandedIn>,
-    /// Who may hand them in; `None`: whoever can connect. Shared, so that it can be replaced.
-    pub tokens: watch::Receiver<Option<Tokens>>,
-    /// The most requests a second.
-    pub max_rate: f64,
-    /// The most bytes of a body.
-    pub max_body: u64,
-    /// The program's own line of time.
-    pub clock: Clock,
-}
 
 /// An event, and where the answer goes.
 #[derive(Debug)]
@@ -93,35 +79,48 @@ pub enum Refused {
     Full,
 }
 
-/// Takes events on a port until `shutdown` is ready.
+/// Takes events on a port, from whoever names one of the tokens, until nobody holds the sender of
+/// the tokens any more. There is no port without tokens.
 pub async fn serve_invalidations(
     listener: TcpListener,
-    door: Door,
-    shutdown: impl Future<Output = ()>,
+    desk: Arc<Desk>,
+    tokens: watch::Receiver<Tokens>,
 ) {
-    let clock = door.clock;
-    serve_on(listener, Desk::new(door), limits(), clock, shutdown).await;
+    serve_at(listener, Counter::new(desk, tokens)).await;
 }
 
-/// Takes events on a Unix socket until `shutdown` is ready.
+/// Takes events on a Unix socket until nobody holds the sender any more. Where there are no tokens,
+/// the socket's permissions say from whom.
 pub async fn serve_invalidations_socket(
     listener: UnixListener,
-    door: Door,
-    shutdown: impl Future<Output = ()>,
+    desk: Arc<Desk>,
+    tokens: watch::Receiver<Option<Tokens>>,
 ) {
-    let clock = door.clock;
-    serve_on(listener, Desk::new(door), limits(), clock, shutdown).await;
+    serve_at(listener, Counter::new(desk, tokens)).await;
+}
+
+async fn serve_at<L: Listener, A: Admits>(listener: L, counter: Counter<A>) {
+    let (clock, closed) = (counter.desk.clock, closed(counter.tokens.clone()));
+    serve_on(listener, counter, limits(), clock, closed).await;
 }
 
 fn limits() -> Limits {
     Limits { answer: LONGEST_WAIT + Duration::from_secs(30), ..Limits::default() }
 }
 
-/// Answers the requests.
-struct Desk {
-    door: Door,
+/// Ready once nobody holds the sender any more.
+async fn closed<A>(mut held: watch::Receiver<A>) {
+    while held.changed().await.is_ok() {}
+}
+
+/// What is known of events that were handed in: one for all listeners, so that a ticket of one of
+/// them is known at the others, and all together let in no more than the rate.
+pub struct Desk {
+    events: mpsc::Sender<HandedIn>,
     rate: Rate,
+    longest: AtomicU64,
     tickets: Mutex<HashMap<String, Slot>>,
+    clock: Clock,
 }
 
 /// What is known behind a ticket.
@@ -131,7 +130,31 @@ struct Slot {
     since: Option<Timestamp>,
 }
 
-impl Answers for Desk {
+/// Answers the requests of one listener.
+struct Counter<A> {
+    desk: Arc<Desk>,
+    /// Who is let in. Once nobody holds the sender any more, nobody is.
+    tokens: watch::Receiver<A>,
+}
+
+/// Who is let in.
+trait Admits: Send + Sync + 'static {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Denied>;
+}
+
+impl Admits for Tokens {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Denied> {
+        Self::admit(self, headers)
+    }
+}
+
+impl Admits for Option<Tokens> {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Denied> {
+        self.as_ref().map_or(Ok(()), |tokens| tokens.admit(headers))
+    }
+}
+
+impl<A: Admits> Answers for Counter<A> {
     async fn answer(&self, request: Request<Incoming>, busy: Busy) -> Answer {
         let path = request.uri().path();
         let ticket = path.strip_prefix(PATH).map(|rest| rest.strip_prefix('/'));
@@ -139,15 +162,15 @@ impl Answers for Desk {
             let text = "nothing is here but /api/v1/invalidations\n";
             return closing(plain(StatusCode::NOT_FOUND, text, busy));
         }
-        // Borrowed for a moment, and not while anything is awaited.
-        let admitted = match &*self.door.tokens.borrow() {
-            Some(tokens) => tokens.admit(request.headers()),
-            None => Ok(()),
-        };
-        if let Err(denied) = admitted {
-            return self.deny(denied, busy);
+        if self.tokens.has_changed().is_err() {
+            return closing(busy_now("events are not taken here any more\n", busy));
         }
-        if let Err(wait) = self.rate.take(self.door.clock.now()) {
+        // Borrowed for a moment, and not while anything is awaited.
+        let admitted = self.tokens.borrow().admit(request.headers());
+        if let Err(denied) = admitted {
+            return deny(denied, busy);
+        }
+        if let Err(wait) = self.desk.rate.take(self.desk.clock.now()) {
             let text = "too many requests; see max_rate in the daemon's configuration\n";
             let mut answer = closing(plain(StatusCode::TOO_MANY_REQUESTS, text, busy));
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -157,7 +180,7 @@ impl Answers for Desk {
         match (ticket.flatten().map(str::to_owned), request.method()) {
             (None, &Method::POST) => self.hand_in(request, busy).await,
             (Some(ticket), &Method::GET) if request.body().is_end_stream() => {
-                self.look_up(&ticket, busy)
+                self.desk.look_up(&ticket, busy)
             }
             (ticket, _) => {
                 let allowed = if ticket.is_some() { "GET" } else { "POST" };
@@ -170,20 +193,9 @@ impl Answers for Desk {
     }
 }
 
-impl Desk {
-    fn new(door: Door) -> Self {
-        let rate = Rate::new(door.max_rate, door.clock.now());
-        Self { door, rate, tickets: Mutex::default() }
-    }
-
-    fn deny(&self, denied: Denied, busy: Busy) -> Answer {
-        let (text, challenge) = match denied {
-            Denied::NoToken => ("expected Authorization: Bearer TOKEN\n", "Bearer"),
-            Denied::Wrong => ("this token is not known here\n", "Bearer error=\"invalid_token\""),
-        };
-        let mut answer = closing(plain(StatusCode::UNAUTHORIZED, text, busy));
-        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-        answer
+impl<A: Admits> Counter<A> {
+    fn new(desk: Arc<Desk>, tokens: watch::Receiver<A>) -> Self {
+        Self { desk, tokens }
     }
 
     async fn hand_in(&self, request: Request<Incoming>, busy: Busy) -> Answer {
@@ -195,7 +207,8 @@ impl Desk {
             let text = "an event is JSON: expected Content-Type: application/json\n";
             return closing(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text, busy));
         }
-        let longest = usize::try_from(self.door.max_body).unwrap_or(usize::MAX);
+        let longest = self.desk.longest.load(Ordering::Relaxed);
+        let longest = usize::try_from(longest).unwrap_or(usize::MAX);
         let bytes = match body(request.into_body(), longest).await {
             Ok(bytes) => bytes,
             // More of it may follow, which nobody is going to read.
@@ -205,13 +218,13 @@ impl Desk {
             Ok(event) => event,
             Err(fault) => return said(StatusCode::UNPROCESSABLE_ENTITY, fault.to_string(), busy),
         };
-        let Some(ticket) = self.room() else {
+        let Some(ticket) = self.desk.room() else {
             return busy_now("too many events have not settled yet\n", busy);
         };
         let (reply, answer) = oneshot::channel();
         let handed_in = HandedIn { event, ticket: ticket.clone(), reply };
         let asked = async {
-            self.door.events.send(handed_in).await.ok()?;
+            self.desk.events.send(handed_in).await.ok()?;
             answer.await.ok()
         };
         match timeout(LOOP, asked).await.ok().flatten() {
@@ -225,7 +238,8 @@ impl Desk {
         }
     }
 
-    /// Waits for the nodes, for as long as the request wants.
+    /// Waits for the nodes, for as long as the request wants, and no longer than the listener is
+    /// there.
     async fn wait(
         &self,
         ticket: String,
@@ -234,12 +248,15 @@ impl Desk {
         busy: Busy,
     ) -> Answer {
         let Taken { stored, mut settled } = taken;
-        let slot = Slot { settled: settled.clone(), since: None };
-        self.tickets().insert(ticket.clone(), slot);
-        let found = match timeout(preference.wait, settled.wait_for(Option::is_some)).await {
-            Ok(Ok(found)) => Some(found.clone()),
-            Ok(Err(_)) => return busy_now("the daemon ends\n", busy),
-            Err(_) => None,
+        self.desk.remember(&ticket, &settled);
+        let found = tokio::select! {
+            biased;
+            settled = settled.wait_for(Option::is_some) => match settled {
+                Ok(found) => Some(found.clone()),
+                Err(_) => return busy_now("the daemon ends\n", busy),
+            },
+            () = sleep(preference.wait) => None,
+            () = closed(self.tokens.clone()) => None,
         };
         let mut answer = match found {
             Some(found) => outcome(&ticket, found.as_deref(), None, busy),
@@ -248,10 +265,32 @@ impl Desk {
                 outcome(&ticket, None, Some(stored), busy)
             }
         };
-        if let Some(Ok(applied)) = preference.applied().map(HeaderValue::try_from) {
+        let applied = preference.applied();
+        if let Some(Ok(applied)) = applied.map(HeaderValue::try_from) {
             answer.headers_mut().insert(HeaderName::from_static("preference-applied"), applied);
         }
         answer
+    }
+}
+
+impl Desk {
+    /// For events that go into this channel, a bounded one. No body is let in before
+    /// [`allow`](Self::allow) says how much is.
+    #[must_use]
+    pub fn new(events: mpsc::Sender<HandedIn>, clock: Clock) -> Self {
+        let rate = Rate::new(1.0, clock.now());
+        Self { events, rate, longest: AtomicU64::new(0), tickets: Mutex::default(), clock }
+    }
+
+    /// Lets in `max_rate` requests a second from now on, with bodies of `max_body` bytes at most.
+    pub fn allow(&self, max_rate: f64, max_body: u64) {
+        self.rate.set(max_rate, self.clock.now());
+        self.longest.store(max_body, Ordering::Relaxed);
+    }
+
+    fn remember(&self, ticket: &str, settled: &watch::Receiver<Option<Arc<Confirmation>>>) {
+        let slot = Slot { settled: settled.clone(), since: None };
+        self.tickets().insert(ticket.to_owned(), slot);
     }
 
     fn look_up(&self, ticket: &str, busy: Busy) -> Answer {
@@ -270,7 +309,7 @@ impl Desk {
 
     /// A new ticket, if there is room for one.
     fn room(&self) -> Option<String> {
-        let now = self.door.clock.now();
+        let now = self.clock.now();
         let mut tickets = self.tickets();
         tickets.retain(|_, slot| match slot.since {
             Some(since) => now.since(since) < KEPT,
@@ -298,7 +337,7 @@ impl Desk {
 
 impl fmt::Debug for Desk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk").field("door", &self.door).finish_non_exhaustive()
+        f.debug_struct("Desk").field("rate", &self.rate).finish_non_exhaustive()
     }
 }
 
@@ -339,6 +378,16 @@ fn outcome(
         }
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
+    answer
+}
+
+fn deny(denied: Denied, busy: Busy) -> Answer {
+    let (text, challenge) = match denied {
+        Denied::NoToken => ("expected Authorization: Bearer TOKEN\n", "Bearer"),
+        Denied::Wrong => ("this token is not known here\n", "Bearer error=\"invalid_token\""),
+    };
+    let mut answer = closing(plain(StatusCode::UNAUTHORIZED, text, busy));
+    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     answer
 }
 
