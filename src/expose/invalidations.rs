@@ -8,7 +8,9 @@
 //! Whoever does not want to wait says `Prefer: respond-async`, or `Prefer: wait=SECONDS`
 //! (RFC 7240): the answer is 202 then, with a ticket to ask with. It is given once the event's bans
 //! are on the disk, so that they reach the nodes whatever happens to the daemon. Tickets are known
-//! for ten minutes after the event has settled, and not over a restart.
+//! for ten minutes after the event has settled, and not over a restart. While half of a listener's
+//! connections wait, further requests are answered so as well, so that nodes that are away do not
+//! keep senders out.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,7 +23,7 @@ use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::Limits;
@@ -135,6 +137,10 @@ struct Counter<A> {
     desk: Arc<Desk>,
     /// Who is let in. Once nobody holds the sender any more, nobody is.
     tokens: watch::Receiver<A>,
+    /// For those that wait for nodes: half of the connections, so that the others stay free.
+    waits: Semaphore,
+    /// How long the others wait.
+    crowded: Duration,
 }
 
 /// Who is let in.
@@ -195,7 +201,8 @@ impl<A: Admits> Answers for Counter<A> {
 
 impl<A: Admits> Counter<A> {
     fn new(desk: Arc<Desk>, tokens: watch::Receiver<A>) -> Self {
-        Self { desk, tokens }
+        let Limits { connections, crowded, .. } = limits();
+        Self { desk, tokens, waits: Semaphore::new(connections / 2), crowded }
     }
 
     async fn hand_in(&self, request: Request<Incoming>, busy: Busy) -> Answer {
@@ -238,8 +245,8 @@ impl<A: Admits> Counter<A> {
         }
     }
 
-    /// Waits for the nodes, for as long as the request wants, and no longer than the listener is
-    /// there.
+    /// Waits for the nodes, for as long as the request wants; for a moment only where so many wait
+    /// already that they would keep others out, and no longer than the listener is there.
     async fn wait(
         &self,
         ticket: String,
@@ -249,15 +256,19 @@ impl<A: Admits> Counter<A> {
     ) -> Answer {
         let Taken { stored, mut settled } = taken;
         self.desk.remember(&ticket, &settled);
+        let place = self.waits.try_acquire().ok();
+        let longest = if place.is_some() { LONGEST_WAIT } else { self.crowded };
+        let wait = preference.wait.min(longest);
         let found = tokio::select! {
             biased;
             settled = settled.wait_for(Option::is_some) => match settled {
                 Ok(found) => Some(found.clone()),
                 Err(_) => return busy_now("the daemon ends\n", busy),
             },
-            () = sleep(preference.wait) => None,
+            () = sleep(wait) => None,
             () = closed(self.tokens.clone()) => None,
         };
+        drop(place);
         let mut answer = match found {
             Some(found) => outcome(&ticket, found.as_deref(), None, busy),
             None => {
@@ -265,7 +276,7 @@ impl<A: Admits> Counter<A> {
                 outcome(&ticket, None, Some(stored), busy)
             }
         };
-        let applied = preference.applied();
+        let applied = preference.applied().filter(|_| wait == preference.wait);
         if let Some(Ok(applied)) = applied.map(HeaderValue::try_from) {
             answer.headers_mut().insert(HeaderName::from_static("preference-applied"), applied);
         }

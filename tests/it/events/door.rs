@@ -213,3 +213,40 @@ fn the_socket_knows_the_ports_tickets_and_counts_with_it() {
     let more = 4.0 * begin.elapsed().as_secs_f64();
     assert!(let_in >= 4 && (let_in as f64) <= 4.0 + more, "{answers:?}");
 }
+
+/// A node that is away makes senders wait, and not keep each other out.
+#[test]
+fn those_that_wait_leave_room_for_others() {
+    let (stage, address) = stage("max_rate = 1000\n");
+    stage.path.set_blocked(true);
+    thread::scope(|scope| {
+        let waiting: Vec<_> = (0..80)
+            .map(|n| {
+                scope.spawn(move || {
+                    let event = format!("{{\"bans\":[\"obj.http.x-model == m{n}\"]}}");
+                    let begin = Instant::now();
+                    let (status, _, body) = post(address, TOKEN, &event);
+                    (status, body, begin.elapsed())
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_secs(5));
+        let begin = Instant::now();
+        let headers = format!("{TOKEN}Prefer: respond-async\r\n");
+        let (status, _, body) = post(address, &headers, r#"{"bans":["obj.http.x == 1"]}"#);
+        assert_eq!(status, 202, "{body}");
+        assert_eq!(look_up(address, &ticket(&body)).0, 202);
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        stage.path.set_blocked(false);
+        let answers: Vec<_> = waiting.into_iter().map(|sender| sender.join().unwrap()).collect();
+        // Half of the connections waited for the node; the others have tickets, and soon.
+        let at_once = answers.iter().filter(|(status, ..)| *status == 202);
+        assert_eq!(at_once.clone().count(), 80 - 32, "{answers:?}");
+        for (_, body, after) in at_once {
+            assert!(*after < Duration::from_secs(10), "{after:?}");
+            assert!(body.contains("\"stored\":true"), "{body}");
+        }
+        assert!(answers.iter().all(|(status, ..)| [200, 202].contains(status)), "{answers:?}");
+    });
+    until("all are taken", || stage.bans("obj.http.x-model == m").len() == 80);
+}
