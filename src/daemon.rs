@@ -15,7 +15,7 @@ mod remedy;
 mod run;
 
 pub use driver::{Driver, Event};
-pub use entrance::TokenFileError;
+pub use entrance::EntranceError;
 pub use events::{SourceError, redis_options};
 pub use evidence::{Asked, Gatherer, MissedBan};
 pub use peers::{AdminPeer, PeerError, Peers, admin_target};

@@ -23,6 +23,7 @@ mod families;
 mod invalidations;
 mod metrics;
 mod page;
+mod preference;
 mod process;
 mod rate;
 mod routes;
@@ -39,7 +40,7 @@ pub use canary::{CANARY_HEADER, CanaryBoard};
 pub use connection::{BindError, Limits, bind, serve};
 pub use events::{EventResult, SubscriptionState};
 pub use invalidations::{
-    Door, HandedIn, Refused, Taken, serve_invalidations, serve_invalidations_socket,
+    Desk, HandedIn, Refused, Taken, serve_invalidations, serve_invalidations_socket,
 };
 pub use metrics::{LedgerState, Metrics, Side, StoreHealth};
 pub use routes::{Question, Readiness, Refresh, Surface};

@@ -33,8 +33,8 @@ use crate::config::{Config, EventSource, Subscription};
 use crate::engine::{Invalidation, Settled};
 use crate::event::Confirmation;
 use crate::expose::{EventResult, HandedIn, SubscriptionState};
-use crate::ingest::{self, StreamHandle, StreamId};
-use crate::model::{HostName, NodeName, Timestamp, Untrusted};
+use crate::ingest::{self, RedisOptions, StreamHandle, StreamId};
+use crate::model::{HostName, NodeName, Secret, Timestamp, Untrusted};
 use crate::store::Store;
 use crate::systemd::Credentials;
 
@@ -54,6 +54,8 @@ const HTTP_DEBOUNCE: Duration = Duration::from_millis(100);
 /// Everything that is known of events.
 pub(super) struct Events {
     sources: Sources,
+    /// The one that the sources use.
+    password: Option<Secret>,
     subscribed: Vec<Arc<Subscribed>>,
     reader: Reader,
     door: mpsc::Receiver<HandedIn>,
@@ -69,6 +71,12 @@ pub(super) struct Events {
     host: HostName,
     instance: String,
     clock: Clock,
+}
+
+/// What events need of another configuration: all that can fail is behind it.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    redis: Option<RedisOptions>,
 }
 
 /// A subscription that is being read.
@@ -122,17 +130,20 @@ impl Events {
         credentials: &Credentials,
         clock: Clock,
     ) -> Result<Self, SourceError> {
+        let Prepared { redis } = Self::prepare(config, credentials)?;
+        let password = redis.as_ref().and_then(|redis| redis.password.clone());
         let host = host_name(config);
         // Only who reads a stream needs one; a daemon without events leaves no file behind.
         let instance = match config.subscriptions.is_empty() {
             true => String::new(),
             false => instance::id(&config.daemon.state_dir),
         };
-        let sources = Sources::start(config, credentials, &host, &instance, clock)?;
+        let sources = Sources::start(config, redis, &host, &instance, clock);
         let (knocks, door) = mpsc::channel(WAITING);
         let mut events = Self {
             subscribed: Vec::new(),
             sources,
+            password,
             reader: Reader::new(config),
             door,
             knocks,
@@ -150,22 +161,30 @@ impl Events {
         Ok(events)
     }
 
-    /// Goes over to another configuration. Events that the nodes have go on; those of a stream that
-    /// is read anew come again.
+    /// Reads what events need that is not in the configuration itself. Nothing is changed by it.
     ///
     /// # Errors
-    /// [`SourceError`]; nothing was changed then.
-    pub(super) fn replan(
-        &mut self,
-        old: &Config,
+    /// [`SourceError`] when the password of Redis cannot be had.
+    pub(super) fn prepare(
         config: &Config,
         credentials: &Credentials,
-    ) -> Result<(), SourceError> {
+    ) -> Result<Prepared, SourceError> {
+        let settings = config.redis.as_ref();
+        let redis = settings.map(|settings| redis_options(settings, credentials)).transpose()?;
+        Ok(Prepared { redis })
+    }
+
+    /// Goes over to another configuration. Events that the nodes have go on; those of a stream that
+    /// is read anew come again.
+    pub(super) fn replan(&mut self, old: &Config, config: &Config, prepared: Prepared) {
         let with_admin = |config: &Config| -> Vec<NodeName> {
             let nodes = config.nodes.iter().filter(|node| node.admin.is_some());
             nodes.map(|node| node.name.clone()).collect()
         };
+        let Prepared { redis } = prepared;
+        let password = redis.as_ref().and_then(|redis| redis.password.clone());
         let is_same = old.redis == config.redis
+            && self.password == password
             && old.subscriptions == config.subscriptions
             && with_admin(old) == with_admin(config);
         if !is_same {
@@ -173,12 +192,11 @@ impl Events {
                 self.instance = instance::id(&config.daemon.state_dir);
             }
             self.host = host_name(config);
-            self.sources =
-                Sources::start(config, credentials, &self.host, &self.instance, self.clock)?;
-            self.subscribe(config);
+            self.password = password;
+            self.sources = Sources::start(config, redis, &self.host, &self.instance, self.clock);
         }
+        self.subscribe(config);
         self.reader = Reader::new(config);
-        Ok(())
     }
 
     /// Where events over HTTP are handed in.

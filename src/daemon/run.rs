@@ -6,21 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
-use super::entrance::{self, Entrance, TokenFileError};
-use super::events::{Events, SourceError};
+use super::entrance::{self, Entrance, EntranceError};
+use super::events::{self, Events, SourceError};
 use super::{Driver, Event, PeerError, Peers, journal, ledger, plan, pointer};
 use crate::admin::LABELS;
 use crate::clock::{Clock, random_seed};
 use crate::config::{Config, Loaded, load};
 use crate::engine::Engine;
 use crate::expose::{
-    self, Accepted, BindError, CanaryBoard, IssueReply, Limits, Metrics, Question, Readiness,
-    StoreHealth, Submission, Surface, Tokens,
+    self, Accepted, BindError, CanaryBoard, Desk, IssueReply, Limits, Metrics, Question, Readiness,
+    StoreHealth, Submission, Surface,
 };
 use crate::store::{Fault, Store};
 use crate::systemd::{Credentials, Notifier, Watchdog};
@@ -47,9 +48,9 @@ pub enum RunError {
     /// Events cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The tokens for events over HTTP cannot be had.
+    /// Events over HTTP cannot be taken.
     #[error(transparent)]
-    Tokens(#[from] TokenFileError),
+    Entrance(#[from] EntranceError),
     /// The listener's thread cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -89,18 +90,11 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
         None => None,
     };
     let events = Events::start(&config, &credentials, clock)?;
-    let tokens = match &config.invalidations {
-        Some(settings) => entrance::tokens(settings, &credentials)?,
-        None => None,
-    };
-    let tokens = watch::Sender::new(tokens);
-    let entrance = match &config.invalidations {
-        Some(settings) => {
-            Some(Entrance::open(settings, events.door(), tokens.subscribe(), clock).await?)
-        }
-        None => None,
-    };
-    let listener = Listener::start(listener, socket, entrance, surface)?;
+    let door = config.invalidations.as_ref();
+    let door = entrance::Prepared::new(door, None, &credentials).await?;
+    let listener = Listener::start(listener, socket, surface)?;
+    let mut entrance = Entrance::new(Desk::new(events.door(), clock), listener.runtime.clone());
+    entrance.replan(door);
 
     let mut daemon = Daemon {
         path: path.to_owned(),
@@ -113,7 +107,7 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
         canaries,
         driver,
         events,
-        tokens,
+        entrance,
         notifier: notifier(),
     };
     for target in &daemon.driver.snapshot().targets {
@@ -129,7 +123,9 @@ pub async fn run(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), RunErr
     readiness.set_draining();
     daemon.notify(|notifier| notifier.stopping("ending"));
     info!("ending");
-    daemon.drain().await;
+    let entrance = daemon.drain().await;
+    // It may have ended with the listener's thread, or not in time.
+    let _ = timeout(DRAIN, entrance.stop()).await;
     listener.stop().await;
     Ok(())
 }
@@ -145,8 +141,15 @@ struct Daemon {
     canaries: CanaryBoard,
     driver: Driver,
     events: Events,
-    tokens: watch::Sender<Option<Tokens>>,
+    entrance: Entrance,
     notifier: Notifier,
+}
+
+/// What another configuration needs: all that can fail is behind it.
+struct Prepared {
+    peers: Peers,
+    events: events::Prepared,
+    door: entrance::Prepared,
 }
 
 impl Daemon {
@@ -161,7 +164,7 @@ impl Daemon {
             tokio::select! {
                 biased;
                 wanted = signals.next() => match wanted {
-                    Wanted::Reload => self.reload(),
+                    Wanted::Reload => self.reload().await,
                     Wanted::Stop => return,
                 },
                 () = tick(&mut watchdog) => {
@@ -237,58 +240,60 @@ impl Daemon {
         self.metrics.set_ledger(ledger::state(self.driver.ledger()));
     }
 
-    fn reload(&mut self) {
+    async fn reload(&mut self) {
         self.notify(Notifier::reloading);
         let loaded = load(&self.path);
         let successful = match loaded {
-            Ok(loaded) => self.take_over(loaded),
+            Ok(loaded) => self.take_over(loaded).await,
             Err(fault) => {
                 journal::not_loaded(&fault);
                 false
             }
         };
+        self.metrics.record_reload(successful, self.clock.now());
         if successful {
             info!("the configuration was read again: watching {}", self.status());
         } else {
             error!("the configuration is not taken over; the one before stays in force");
         }
-        self.metrics.record_reload(successful, self.clock.now());
         let status = self.status();
         self.notify(|notifier| notifier.ready(&status));
     }
 
-    fn take_over(&mut self, loaded: Loaded) -> bool {
+    /// Goes over to another configuration as a whole, or not at all: then everything, and what the
+    /// next one is compared with, is as before. Whether it was taken over.
+    async fn take_over(&mut self, loaded: Loaded) -> bool {
         journal::report(&loaded.warnings);
-        let config = loaded.config;
-        match Peers::new(&config, &self.peers, &self.credentials, self.clock) {
-            Ok(peers) => self.peers = Arc::new(peers),
+        let is_changed = loaded.config.daemon != self.config.daemon;
+        let config = Config { daemon: self.config.daemon.clone(), ..loaded.config };
+        let Prepared { peers, events, door } = match self.prepare(&config).await {
+            Ok(prepared) => prepared,
             Err(fault) => {
                 error!("{}", journal::chain(&fault));
                 return false;
             }
-        }
-        if config.daemon != self.config.daemon {
+        };
+        if is_changed {
             warn!("[daemon] has changed: that needs a restart, and is left as it was");
         }
-        let config = Config { daemon: self.config.daemon.clone(), ..config };
         watch_names(&self.metrics, &config);
-        if let Err(fault) = self.events.replan(&self.config, &config, &self.credentials) {
-            error!("{}; events are read as before", journal::chain(&fault));
-        }
+        self.peers = Arc::new(peers);
+        self.events.replan(&self.config, &config, events);
+        self.entrance.replan(door);
         self.canaries.retain(config.nodes.iter().filter(|n| n.canary.is_some()).map(|n| &n.name));
         self.driver.replan(plan(&config), Arc::clone(&self.peers));
         self.config = config;
-        self.read_tokens();
         true
     }
 
-    /// Tokens can be replaced while the daemon runs.
-    fn read_tokens(&self) {
-        let Some(settings) = &self.config.invalidations else { return };
-        match entrance::tokens(settings, &self.credentials) {
-            Ok(tokens) => drop(self.tokens.send_replace(tokens)),
-            Err(fault) => error!("{}; the ones before stay in force", journal::chain(&fault)),
-        }
+    /// Does all that can fail, and changes nothing.
+    async fn prepare(&self, config: &Config) -> Result<Prepared, RunError> {
+        let peers = Peers::new(config, &self.peers, &self.credentials, self.clock)?;
+        let events = Events::prepare(config, &self.credentials)?;
+        // The last: it opens what has to be closed again.
+        let (door, now) = (config.invalidations.as_ref(), Some(&self.entrance));
+        let door = entrance::Prepared::new(door, now, &self.credentials).await?;
+        Ok(Prepared { peers, events, door })
     }
 
     fn tell_problems(&self) {
@@ -297,12 +302,14 @@ impl Daemon {
         }
     }
 
-    async fn drain(self) {
+    /// Ends all but the listeners: who waits there is told.
+    async fn drain(self) -> Entrance {
         self.events.stop().await;
         self.store.save(self.driver.records());
         if let Err(fault) = self.store.flush(DRAIN).await {
             error!("{}", journal::chain(&fault));
         }
+        self.entrance
     }
 
     /// One line on what is watched.
@@ -375,13 +382,14 @@ fn surface(
 struct Listener {
     stop: watch::Sender<()>,
     ended: oneshot::Receiver<()>,
+    /// The thread's.
+    runtime: Handle,
 }
 
 impl Listener {
     fn start(
         listener: TcpListener,
         socket: Option<ledger::Socket>,
-        entrance: Option<Entrance>,
         surface: Arc<Surface>,
     ) -> Result<Self, RunError> {
         let listener = listener.into_std().map_err(RunError::Thread)?;
@@ -390,6 +398,7 @@ impl Listener {
             .enable_all()
             .build()
             .map_err(RunError::Thread)?;
+        let handle = runtime.handle().clone();
         let (stop, stopped) = watch::channel(());
         let (end, ended) = oneshot::channel::<()>();
         let serve = async move {
@@ -402,21 +411,15 @@ impl Listener {
             };
             let on_socket = ledger::serve(socket, &surface, shutdown(stopped.clone()));
             let limits = Limits::default();
-            let ends = stopped.clone();
             let on_port = expose::serve(listener, Arc::clone(&surface), limits, shutdown(stopped));
-            let at_door = async {
-                if let Some(entrance) = entrance {
-                    entrance.serve(|| shutdown(ends.clone())).await;
-                }
-            };
-            tokio::join!(on_port, on_socket, at_door);
+            tokio::join!(on_port, on_socket);
             let _ = end.send(());
         };
         std::thread::Builder::new()
             .name("listener".to_owned())
             .spawn(move || runtime.block_on(serve))
             .map_err(RunError::Thread)?;
-        Ok(Self { stop, ended })
+        Ok(Self { stop, ended, runtime: handle })
     }
 
     /// Lets answers under way end, within the deadline.

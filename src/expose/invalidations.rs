@@ -8,10 +8,13 @@
 //! Whoever does not want to wait says `Prefer: respond-async`, or `Prefer: wait=SECONDS`
 //! (RFC 7240): the answer is 202 then, with a ticket to ask with. It is given once the event's bans
 //! are on the disk, so that they reach the nodes whatever happens to the daemon. Tickets are known
-//! for ten minutes after the event has settled, and not over a restart.
+//! for ten minutes after the event has settled, and not over a restart. While half of a listener's
+//! connections wait, further requests are answered so as well, so that nodes that are away do not
+//! keep senders out.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,11 +23,12 @@ use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
 
 use super::Limits;
-use super::connection::{Answers, Busy, serve_on};
+use super::connection::{Answers, Busy, Listener, serve_on};
+use super::preference::{LONGEST_WAIT, Preference};
 use super::rate::Rate;
 use super::routes::{Answer, body, closing, plain, said, typed};
 use super::token::{Denied, Tokens};
@@ -33,10 +37,6 @@ use crate::event::{Confirmation, Event};
 use crate::model::Timestamp;
 
 const PATH: &str = "/api/v1/invalidations";
-
-/// How long is waited for the nodes unless the request says otherwise, and at most.
-const WAIT: Duration = Duration::from_secs(30);
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// How long the daemon's loop may take to say that it has an event.
 const LOOP: Duration = Duration::from_secs(5);
@@ -49,21 +49,6 @@ const TICKETS: usize = 10_000;
 const KEPT: Duration = Duration::from_secs(600);
 
 const SCHEMA: u32 = 1;
-
-/// Where events are handed in.
-#[derive(Debug)]
-pub struct Door {
-    /// Where they go. A bounded channel.
-    pub events: mpsc::Sender<HandedIn>,
-    /// Who may hand them in; `None`: whoever can connect. Shared, so that it can be replaced.
-    pub tokens: watch::Receiver<Option<Tokens>>,
-    /// The most requests a second.
-    pub max_rate: f64,
-    /// The most bytes of a body.
-    pub max_body: u64,
-    /// The program's own line of time.
-    pub clock: Clock,
-}
 
 /// An event, and where the answer goes.
 #[derive(Debug)]
@@ -96,35 +81,48 @@ pub enum Refused {
     Full,
 }
 
-/// Takes events on a port until `shutdown` is ready.
+/// Takes events on a port, from whoever names one of the tokens, until nobody holds the sender of
+/// the tokens any more. There is no port without tokens.
 pub async fn serve_invalidations(
     listener: TcpListener,
-    door: Door,
-    shutdown: impl Future<Output = ()>,
+    desk: Arc<Desk>,
+    tokens: watch::Receiver<Tokens>,
 ) {
-    let clock = door.clock;
-    serve_on(listener, Desk::new(door), limits(), clock, shutdown).await;
+    serve_at(listener, Counter::new(desk, tokens)).await;
 }
 
-/// Takes events on a Unix socket until `shutdown` is ready.
+/// Takes events on a Unix socket until nobody holds the sender any more. Where there are no tokens,
+/// the socket's permissions say from whom.
 pub async fn serve_invalidations_socket(
     listener: UnixListener,
-    door: Door,
-    shutdown: impl Future<Output = ()>,
+    desk: Arc<Desk>,
+    tokens: watch::Receiver<Option<Tokens>>,
 ) {
-    let clock = door.clock;
-    serve_on(listener, Desk::new(door), limits(), clock, shutdown).await;
+    serve_at(listener, Counter::new(desk, tokens)).await;
+}
+
+async fn serve_at<L: Listener, A: Admits>(listener: L, counter: Counter<A>) {
+    let (clock, closed) = (counter.desk.clock, closed(counter.tokens.clone()));
+    serve_on(listener, counter, limits(), clock, closed).await;
 }
 
 fn limits() -> Limits {
     Limits { answer: LONGEST_WAIT + Duration::from_secs(30), ..Limits::default() }
 }
 
-/// Answers the requests.
-struct Desk {
-    door: Door,
+/// Ready once nobody holds the sender any more.
+async fn closed<A>(mut held: watch::Receiver<A>) {
+    while held.changed().await.is_ok() {}
+}
+
+/// What is known of events that were handed in: one for all listeners, so that a ticket of one of
+/// them is known at the others, and all together let in no more than the rate.
+pub struct Desk {
+    events: mpsc::Sender<HandedIn>,
     rate: Rate,
+    longest: AtomicU64,
     tickets: Mutex<HashMap<String, Slot>>,
+    clock: Clock,
 }
 
 /// What is known behind a ticket.
@@ -134,14 +132,35 @@ struct Slot {
     since: Option<Timestamp>,
 }
 
-/// What a request prefers (RFC 7240).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Preference {
-    wait: Duration,
-    is_stated: bool,
+/// Answers the requests of one listener.
+struct Counter<A> {
+    desk: Arc<Desk>,
+    /// Who is let in. Once nobody holds the sender any more, nobody is.
+    tokens: watch::Receiver<A>,
+    /// For those that wait for nodes: half of the connections, so that the others stay free.
+    waits: Semaphore,
+    /// How long the others wait.
+    crowded: Duration,
 }
 
-impl Answers for Desk {
+/// Who is let in.
+trait Admits: Send + Sync + 'static {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Denied>;
+}
+
+impl Admits for Tokens {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Denied> {
+        Self::admit(self, headers)
+    }
+}
+
+impl Admits for Option<Tokens> {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Denied> {
+        self.as_ref().map_or(Ok(()), |tokens| tokens.admit(headers))
+    }
+}
+
+impl<A: Admits> Answers for Counter<A> {
     async fn answer(&self, request: Request<Incoming>, busy: Busy) -> Answer {
         let path = request.uri().path();
         let ticket = path.strip_prefix(PATH).map(|rest| rest.strip_prefix('/'));
@@ -149,15 +168,15 @@ impl Answers for Desk {
             let text = "nothing is here but /api/v1/invalidations\n";
             return closing(plain(StatusCode::NOT_FOUND, text, busy));
         }
-        // Borrowed for a moment, and not while anything is awaited.
-        let admitted = match &*self.door.tokens.borrow() {
-            Some(tokens) => tokens.admit(request.headers()),
-            None => Ok(()),
-        };
-        if let Err(denied) = admitted {
-            return self.deny(denied, busy);
+        if self.tokens.has_changed().is_err() {
+            return closing(busy_now("events are not taken here any more\n", busy));
         }
-        if let Err(wait) = self.rate.take(self.door.clock.now()) {
+        // Borrowed for a moment, and not while anything is awaited.
+        let admitted = self.tokens.borrow().admit(request.headers());
+        if let Err(denied) = admitted {
+            return deny(denied, busy);
+        }
+        if let Err(wait) = self.desk.rate.take(self.desk.clock.now()) {
             let text = "too many requests; see max_rate in the daemon's configuration\n";
             let mut answer = closing(plain(StatusCode::TOO_MANY_REQUESTS, text, busy));
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -167,7 +186,7 @@ impl Answers for Desk {
         match (ticket.flatten().map(str::to_owned), request.method()) {
             (None, &Method::POST) => self.hand_in(request, busy).await,
             (Some(ticket), &Method::GET) if request.body().is_end_stream() => {
-                self.look_up(&ticket, busy)
+                self.desk.look_up(&ticket, busy)
             }
             (ticket, _) => {
                 let allowed = if ticket.is_some() { "GET" } else { "POST" };
@@ -180,20 +199,10 @@ impl Answers for Desk {
     }
 }
 
-impl Desk {
-    fn new(door: Door) -> Self {
-        let rate = Rate::new(door.max_rate, door.clock.now());
-        Self { door, rate, tickets: Mutex::default() }
-    }
-
-    fn deny(&self, denied: Denied, busy: Busy) -> Answer {
-        let (text, challenge) = match denied {
-            Denied::NoToken => ("expected Authorization: Bearer TOKEN\n", "Bearer"),
-            Denied::Wrong => ("this token is not known here\n", "Bearer error=\"invalid_token\""),
-        };
-        let mut answer = closing(plain(StatusCode::UNAUTHORIZED, text, busy));
-        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-        answer
+impl<A: Admits> Counter<A> {
+    fn new(desk: Arc<Desk>, tokens: watch::Receiver<A>) -> Self {
+        let Limits { connections, crowded, .. } = limits();
+        Self { desk, tokens, waits: Semaphore::new(connections / 2), crowded }
     }
 
     async fn hand_in(&self, request: Request<Incoming>, busy: Busy) -> Answer {
@@ -205,7 +214,8 @@ impl Desk {
             let text = "an event is JSON: expected Content-Type: application/json\n";
             return closing(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text, busy));
         }
-        let longest = usize::try_from(self.door.max_body).unwrap_or(usize::MAX);
+        let longest = self.desk.longest.load(Ordering::Relaxed);
+        let longest = usize::try_from(longest).unwrap_or(usize::MAX);
         let bytes = match body(request.into_body(), longest).await {
             Ok(bytes) => bytes,
             // More of it may follow, which nobody is going to read.
@@ -215,13 +225,13 @@ impl Desk {
             Ok(event) => event,
             Err(fault) => return said(StatusCode::UNPROCESSABLE_ENTITY, fault.to_string(), busy),
         };
-        let Some(ticket) = self.room() else {
+        let Some(ticket) = self.desk.room() else {
             return busy_now("too many events have not settled yet\n", busy);
         };
         let (reply, answer) = oneshot::channel();
         let handed_in = HandedIn { event, ticket: ticket.clone(), reply };
         let asked = async {
-            self.door.events.send(handed_in).await.ok()?;
+            self.desk.events.send(handed_in).await.ok()?;
             answer.await.ok()
         };
         match timeout(LOOP, asked).await.ok().flatten() {
@@ -235,7 +245,8 @@ impl Desk {
         }
     }
 
-    /// Waits for the nodes, for as long as the request wants.
+    /// Waits for the nodes, for as long as the request wants; for a moment only where so many wait
+    /// already that they would keep others out, and no longer than the listener is there.
     async fn wait(
         &self,
         ticket: String,
@@ -244,13 +255,20 @@ impl Desk {
         busy: Busy,
     ) -> Answer {
         let Taken { stored, mut settled } = taken;
-        let slot = Slot { settled: settled.clone(), since: None };
-        self.tickets().insert(ticket.clone(), slot);
-        let found = match timeout(preference.wait, settled.wait_for(Option::is_some)).await {
-            Ok(Ok(found)) => Some(found.clone()),
-            Ok(Err(_)) => return busy_now("the daemon ends\n", busy),
-            Err(_) => None,
+        self.desk.remember(&ticket, &settled);
+        let place = self.waits.try_acquire().ok();
+        let longest = if place.is_some() { LONGEST_WAIT } else { self.crowded };
+        let wait = preference.wait.min(longest);
+        let found = tokio::select! {
+            biased;
+            settled = settled.wait_for(Option::is_some) => match settled {
+                Ok(found) => Some(found.clone()),
+                Err(_) => return busy_now("the daemon ends\n", busy),
+            },
+            () = sleep(wait) => None,
+            () = closed(self.tokens.clone()) => None,
         };
+        drop(place);
         let mut answer = match found {
             Some(found) => outcome(&ticket, found.as_deref(), None, busy),
             None => {
@@ -258,12 +276,32 @@ impl Desk {
                 outcome(&ticket, None, Some(stored), busy)
             }
         };
-        if preference.is_stated {
-            let applied = HeaderName::from_static("preference-applied");
-            let what = if preference.wait.is_zero() { "respond-async" } else { "wait" };
-            answer.headers_mut().insert(applied, HeaderValue::from_static(what));
+        let applied = preference.applied().filter(|_| wait == preference.wait);
+        if let Some(Ok(applied)) = applied.map(HeaderValue::try_from) {
+            answer.headers_mut().insert(HeaderName::from_static("preference-applied"), applied);
         }
         answer
+    }
+}
+
+impl Desk {
+    /// For events that go into this channel, a bounded one. No body is let in before
+    /// [`allow`](Self::allow) says how much is.
+    #[must_use]
+    pub fn new(events: mpsc::Sender<HandedIn>, clock: Clock) -> Self {
+        let rate = Rate::new(1.0, clock.now());
+        Self { events, rate, longest: AtomicU64::new(0), tickets: Mutex::default(), clock }
+    }
+
+    /// Lets in `max_rate` requests a second from now on, with bodies of `max_body` bytes at most.
+    pub fn allow(&self, max_rate: f64, max_body: u64) {
+        self.rate.set(max_rate, self.clock.now());
+        self.longest.store(max_body, Ordering::Relaxed);
+    }
+
+    fn remember(&self, ticket: &str, settled: &watch::Receiver<Option<Arc<Confirmation>>>) {
+        let slot = Slot { settled: settled.clone(), since: None };
+        self.tickets().insert(ticket.to_owned(), slot);
     }
 
     fn look_up(&self, ticket: &str, busy: Busy) -> Answer {
@@ -282,7 +320,7 @@ impl Desk {
 
     /// A new ticket, if there is room for one.
     fn room(&self) -> Option<String> {
-        let now = self.door.clock.now();
+        let now = self.clock.now();
         let mut tickets = self.tickets();
         tickets.retain(|_, slot| match slot.since {
             Some(since) => now.since(since) < KEPT,
@@ -310,7 +348,7 @@ impl Desk {
 
 impl fmt::Debug for Desk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk").field("door", &self.door).finish_non_exhaustive()
+        f.debug_struct("Desk").field("rate", &self.rate).finish_non_exhaustive()
     }
 }
 
@@ -354,6 +392,16 @@ fn outcome(
     answer
 }
 
+fn deny(denied: Denied, busy: Busy) -> Answer {
+    let (text, challenge) = match denied {
+        Denied::NoToken => ("expected Authorization: Bearer TOKEN\n", "Bearer"),
+        Denied::Wrong => ("this token is not known here\n", "Bearer error=\"invalid_token\""),
+    };
+    let mut answer = closing(plain(StatusCode::UNAUTHORIZED, text, busy));
+    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    answer
+}
+
 fn busy_now(text: &'static str, busy: Busy) -> Answer {
     let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, text, busy);
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
@@ -366,60 +414,9 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-impl Preference {
-    fn read(headers: &HeaderMap) -> Result<Self, &'static str> {
-        const EXPECTED: &str = "expected Prefer: wait=SECONDS, 0 to 300, or respond-async\n";
-        let mut read = Self { wait: WAIT, is_stated: false };
-        let mut is_async = false;
-        for value in headers.get_all("prefer") {
-            let text = value.to_str().map_err(|_| EXPECTED)?;
-            for part in text.split([',', ';']).map(str::trim) {
-                let (name, value) = part.split_once('=').unwrap_or((part, ""));
-                let (name, value) =
-                    (name.trim().to_ascii_lowercase(), value.trim().trim_matches('"'));
-                match name.as_str() {
-                    "respond-async" => (is_async, read.is_stated) = (true, true),
-                    "wait" => {
-                        let seconds = value.parse().map(Duration::from_secs).ok();
-                        let seconds = seconds.filter(|seconds| *seconds <= LONGEST_WAIT);
-                        (read.wait, read.is_stated) = (seconds.ok_or(EXPECTED)?, true);
-                    }
-                    // Others are for somebody else (RFC 7240 section 2).
-                    _ => {}
-                }
-            }
-        }
-        if is_async {
-            read.wait = Duration::ZERO;
-        }
-        Ok(read)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn preference(values: &[&str]) -> Result<Preference, &'static str> {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append("prefer", value.parse().unwrap());
-        }
-        Preference::read(&headers)
-    }
-
-    #[test]
-    fn a_request_says_how_long_it_waits() {
-        let wait = |values: &[&str]| preference(values).map(|p| p.wait.as_secs());
-        assert_eq!(wait(&[]), Ok(30));
-        assert_eq!(wait(&["wait=5"]), Ok(5));
-        assert_eq!(wait(&["handling=lenient; foo, Wait = \"7\""]), Ok(7));
-        assert_eq!(wait(&["respond-async"]), Ok(0));
-        assert_eq!(wait(&["wait=10", "respond-async"]), Ok(0));
-        for wrong in ["wait", "wait=", "wait=-1", "wait=301", "wait=1e3"] {
-            assert!(wait(&[wrong]).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn an_event_is_json() {

@@ -6,8 +6,9 @@ use zeroize::Zeroizing;
 
 /// The bytes of a secret file, exactly as they are: a last newline counts (varnishd(1), `-S`).
 ///
-/// Wiped from memory when dropped. Neither `Debug` nor any error shows a byte of it.
-#[derive(Clone)]
+/// Wiped from memory when dropped. Neither `Debug` nor any error shows a byte of it. How long a
+/// comparison takes depends on the bytes: it is for two that were read here, and lets nobody in.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {

@@ -4,6 +4,7 @@ mod channel;
 mod door;
 mod flood;
 mod hosts;
+mod reload;
 mod stream;
 
 use std::fs;
@@ -37,6 +38,11 @@ fn cacheable(body: &str) -> Response {
 impl Stage {
     /// With these subscriptions, and further configuration.
     fn set(further: &str) -> Self {
+        Self::set_in(tempfile::tempdir().unwrap(), further)
+    }
+
+    /// The same with its files in a directory where there are some already.
+    fn set_in(place: tempfile::TempDir, further: &str) -> Self {
         let origin = Origin::start();
         origin.serve(PATH, cacheable("one"));
         origin.serve("/pin", cacheable("pin"));
@@ -46,7 +52,6 @@ impl Stage {
         let varnishd = Varnishd::start(Options { backend, arguments, ..Options::default() });
         let path = Relay::open(varnishd.admin);
         let redis = Redis::start();
-        let place = tempfile::tempdir().unwrap();
         let config = config(&varnishd, &origin, &path, &redis, &place, further);
         varnishd.get(HOST, PATH);
         // Bans that come later stay on the list.
@@ -62,6 +67,35 @@ impl Stage {
         let stage = Self::set(&format!("{STREAM}{further}"));
         stage.wait_for_up("inv");
         stage
+    }
+
+    /// Goes over to this further configuration by SIGHUP, and waits for what comes of it.
+    fn reload(&self, further: &str) -> bool {
+        let Self { origin, varnishd, path, redis, daemon, place } = self;
+        let text = config(varnishd, origin, path, redis, place, further);
+        let before = self.reloads();
+        daemon.reload(&text);
+        daemon.wait("it was read again", || self.reloads() != before);
+        self.is_reloaded()
+    }
+
+    /// SIGHUP with the same configuration.
+    fn reload_same(&self) -> bool {
+        let before = self.reloads();
+        self.daemon.signal("HUP");
+        self.daemon.wait("it was read again", || self.reloads() != before);
+        self.is_reloaded()
+    }
+
+    /// How many went well, and how many did not.
+    fn reloads(&self) -> (usize, usize) {
+        let log = self.daemon.log();
+        (log.matches("was read again").count(), log.matches("is not taken over").count())
+    }
+
+    fn is_reloaded(&self) -> bool {
+        let name = "purgewatch_config_last_reload_successful";
+        self.daemon.metric(name, &[]) == Some(1.0)
     }
 
     fn wait_for_up(&self, name: &str) {

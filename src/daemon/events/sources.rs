@@ -73,20 +73,19 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Begins to read what `config` subscribes to.
+    /// Begins to read what `config` subscribes to, at the server that is reached so.
     pub(super) fn start(
         config: &Config,
-        credentials: &Credentials,
+        redis: Option<RedisOptions>,
         name: &HostName,
         instance: &str,
         clock: Clock,
-    ) -> Result<Self, SourceError> {
+    ) -> Self {
         let (sender, arrivals) = mpsc::channel(QUEUE);
         let (stop, stopped) = watch::channel(false);
         let mut sources =
             Self { arrivals, handles: Vec::new(), topics: Vec::new(), tasks: JoinSet::new(), stop };
-        let Some(settings) = &config.redis else { return Ok(sources) };
-        let redis = redis_options(settings, credentials)?;
+        let Some(redis) = redis else { return sources };
         let with_admin = config.nodes.iter().filter(|node| node.admin.is_some());
         let nodes: Vec<NodeName> = with_admin.map(|node| node.name.clone()).collect();
         let mut topics = Vec::new();
@@ -116,7 +115,7 @@ impl Sources {
             let subscriber = Subscriber::start(redis, SubscriberOptions::new(topics, clock));
             sources.tasks.spawn(forward_messages(subscriber, sender));
         }
-        Ok(sources)
+        sources
     }
 
     /// What comes by next; waits for ever where nothing is subscribed to.

@@ -2,32 +2,39 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{PATH, Stage, cacheable, token_file, until};
 use crate::support::varnish::free_port;
 
-const TOKEN: &str = "Authorization: Bearer 0123456789abcdef\r\n";
+pub const TOKEN: &str = "Authorization: Bearer 0123456789abcdef\r\n";
+
+/// The table for events at this address.
+pub fn table(place: &Path, address: SocketAddr) -> String {
+    let tokens = place.join("tokens");
+    format!("[invalidations]\nlisten = \"{address}\"\ntoken_file = \"{}\"\n", tokens.display())
+}
 
 /// A stage whose daemon takes events at this address.
-fn stage(further: &str) -> (Stage, SocketAddr) {
+pub fn stage(further: &str) -> (Stage, SocketAddr) {
     let address = free_port("127.0.0.1");
     let place = tempfile::tempdir().unwrap();
-    let file = token_file(&place);
-    let further = format!(
-        "[invalidations]\nlisten = \"{address}\"\ntoken_file = \"{}\"\n{further}",
-        file.display()
-    );
-    let mut stage = Stage::set(&further);
-    // Its place goes with it.
-    stage.place = place;
-    (stage, address)
+    token_file(&place);
+    let further = table(place.path(), address) + further;
+    (Stage::set_in(place, &further), address)
 }
 
 /// One exchange: status, head and body.
 fn send(address: SocketAddr, request: &str) -> (u16, String, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+    exchange(stream, request)
+}
+
+fn exchange(mut stream: impl Read + Write, request: &str) -> (u16, String, String) {
     let _ = stream.write_all(request.as_bytes());
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -36,25 +43,36 @@ fn send(address: SocketAddr, request: &str) -> (u16, String, String) {
     (head[9..12].parse().unwrap(), head.to_owned(), body.to_owned())
 }
 
-fn post(address: SocketAddr, headers: &str, body: &str) -> (u16, String, String) {
+pub fn post(address: SocketAddr, headers: &str, body: &str) -> (u16, String, String) {
+    send(address, &posting(headers, body))
+}
+
+pub fn post_to_socket(path: &Path, headers: &str, body: &str) -> (u16, String, String) {
+    exchange(UnixStream::connect(path).unwrap(), &posting(headers, body))
+}
+
+fn posting(headers: &str, body: &str) -> String {
     let length = body.len();
-    send(
-        address,
-        &format!(
-            "POST /api/v1/invalidations HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\
-             Content-Length: {length}\r\n\r\n{body}"
-        ),
+    format!(
+        "POST /api/v1/invalidations HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\
+         Content-Length: {length}\r\n\r\n{body}"
     )
 }
 
 fn look_up(address: SocketAddr, ticket: &str) -> (u16, String, String) {
-    send(
-        address,
-        &format!(
-            "GET /api/v1/invalidations/{ticket} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\
-             {TOKEN}\r\n"
-        ),
+    send(address, &asking(ticket))
+}
+
+fn asking(ticket: &str) -> String {
+    format!(
+        "GET /api/v1/invalidations/{ticket} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\
+         {TOKEN}\r\n"
     )
+}
+
+fn ticket(body: &str) -> String {
+    let document: serde_json::Value = serde_json::from_str(body).unwrap();
+    document["ticket"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -132,13 +150,21 @@ fn a_ticket_tells_later() {
     let (status, head, body) = post(address, &headers, r#"{"bans":["obj.http.x-model == one"]}"#);
     assert_eq!(status, 202, "{body}");
     assert!(body.contains("\"state\":\"pending\"") && body.contains("\"stored\":true"), "{body}");
-    let document: serde_json::Value = serde_json::from_str(&body).unwrap();
-    let ticket = document["ticket"].as_str().unwrap();
+    let ticket = &*ticket(&body);
     assert!(head.contains(&format!("/api/v1/invalidations/{ticket}")), "{head}");
     assert_eq!(look_up(address, ticket).0, 202);
-    // Who waits for a while is told the same.
-    let headers = format!("{TOKEN}Prefer: wait=1\r\n");
-    assert_eq!(post(address, &headers, r#"{"bans":["obj.http.x-model == two"]}"#).0, 202);
+    let applied = |head: &str| {
+        let head = head.to_lowercase();
+        let line = head.lines().find_map(|line| line.strip_prefix("preference-applied: "));
+        line.unwrap_or_default().to_owned()
+    };
+    assert_eq!(applied(&head), "respond-async");
+    // Who waits for a while, or not at all, is told the same.
+    for preference in ["wait=1", "wait=0"] {
+        let headers = format!("{TOKEN}Prefer: {preference}\r\n");
+        let (status, head, _) = post(address, &headers, r#"{"bans":["obj.http.x-model == two"]}"#);
+        assert_eq!((status, &*applied(&head)), (202, preference), "{head}");
+    }
     stage.path.set_blocked(false);
     until("it has settled", || look_up(address, ticket).0 == 200);
     assert!(look_up(address, ticket).2.contains("\"result\":\"taken\""));
@@ -153,20 +179,74 @@ fn no_more_than_the_rate() {
     assert!(answers.contains(&429), "{answers:?}");
     assert!(answers.iter().filter(|status| **status == 200).count() >= 2, "{answers:?}");
     // Who has no token does not use it up.
-    std::thread::sleep(Duration::from_millis(1_100));
+    thread::sleep(Duration::from_millis(1_100));
     for _ in 0..10 {
         assert_eq!(post(address, "", "{}").0, 401);
     }
     assert_eq!(post(address, TOKEN, r#"{"verify":["rec"]}"#).0, 200);
 }
 
+/// The port and the socket are two ways to the same desk.
 #[test]
-fn tokens_are_replaced_by_a_reload() {
-    let (stage, address) = stage("");
+fn the_socket_knows_the_ports_tickets_and_counts_with_it() {
+    let place = tempfile::tempdir().unwrap();
+    token_file(&place);
+    let (address, socket) = (free_port("127.0.0.1"), place.path().join("socket"));
+    let table = table(place.path(), address);
+    let further = format!("{table}socket = \"{}\"\nmax_rate = 4.0\n", socket.display());
+    let _stage = Stage::set_in(place, &further);
     let event = r#"{"verify":["rec"]}"#;
-    assert_eq!(post(address, TOKEN, event).0, 200);
-    std::fs::write(stage.place.path().join("tokens"), "fedcba9876543210\n").unwrap();
-    stage.daemon.signal("HUP");
-    until("the old one is gone", || post(address, TOKEN, event).0 == 401);
-    assert_eq!(post(address, "Authorization: bearer fedcba9876543210\r\n", event).0, 200);
+    let (status, _, body) = post(address, TOKEN, event);
+    assert_eq!(status, 200, "{body}");
+    let known = exchange(UnixStream::connect(&socket).unwrap(), &asking(&ticket(&body)));
+    assert_eq!(known.0, 200, "{known:?}");
+    assert_eq!(post_to_socket(&socket, "", event).0, 401);
+    // As many as it lets in at once, and what comes anew meanwhile: not so many at each.
+    thread::sleep(Duration::from_millis(1_100));
+    let begin = Instant::now();
+    let at_each = (0..4).map(|_| {
+        let asked = asking("none");
+        (send(address, &asked).0, exchange(UnixStream::connect(&socket).unwrap(), &asked).0)
+    });
+    let answers: Vec<u16> = at_each.flat_map(|(port, socket)| [port, socket]).collect();
+    let let_in = answers.iter().filter(|status| **status == 404).count();
+    let more = 4.0 * begin.elapsed().as_secs_f64();
+    assert!(let_in >= 4 && (let_in as f64) <= 4.0 + more, "{answers:?}");
+}
+
+/// A node that is away makes senders wait, and not keep each other out.
+#[test]
+fn those_that_wait_leave_room_for_others() {
+    let (stage, address) = stage("max_rate = 1000\n");
+    stage.path.set_blocked(true);
+    thread::scope(|scope| {
+        let waiting: Vec<_> = (0..80)
+            .map(|n| {
+                scope.spawn(move || {
+                    let event = format!("{{\"bans\":[\"obj.http.x-model == m{n}\"]}}");
+                    let begin = Instant::now();
+                    let (status, _, body) = post(address, TOKEN, &event);
+                    (status, body, begin.elapsed())
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_secs(5));
+        let begin = Instant::now();
+        let headers = format!("{TOKEN}Prefer: respond-async\r\n");
+        let (status, _, body) = post(address, &headers, r#"{"bans":["obj.http.x == 1"]}"#);
+        assert_eq!(status, 202, "{body}");
+        assert_eq!(look_up(address, &ticket(&body)).0, 202);
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        stage.path.set_blocked(false);
+        let answers: Vec<_> = waiting.into_iter().map(|sender| sender.join().unwrap()).collect();
+        // Half of the connections waited for the node; the others have tickets, and soon.
+        let at_once = answers.iter().filter(|(status, ..)| *status == 202);
+        assert_eq!(at_once.clone().count(), 80 - 32, "{answers:?}");
+        for (_, body, after) in at_once {
+            assert!(*after < Duration::from_secs(10), "{after:?}");
+            assert!(body.contains("\"stored\":true"), "{body}");
+        }
+        assert!(answers.iter().all(|(status, ..)| [200, 202].contains(status)), "{answers:?}");
+    });
+    until("all are taken", || stage.bans("obj.http.x-model == m").len() == 80);
 }
