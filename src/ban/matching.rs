@@ -39,6 +39,7 @@
 //! | `ETag` | a weak one may be strong on the object: unpacking and ESI weaken it on delivery |
 //! | `Content-Encoding` | when the response has none, the object may be packed: Varnish unpacks for clients that do not ask for gzip |
 //! | `obj.status` | behind 206 and 304 stands an object that is usually 200 |
+//! | `Cache-Control`, `Expires`, `Pragma`, `Server`, `Surrogate-Control` | that it may be the object's: many a VCL sets them in `vcl_deliver`, so that a condition on them never fails for certain |
 //! | any other that the response has | that it is the object's, which is wrong only if the VCL sets it in `vcl_deliver` |
 //! | any other that the response does not have | nothing: the object does not have it, or the VCL removes it on delivery, as it should with the headers that are there for bans |
 //!
@@ -68,7 +69,9 @@ pub use subject::{Object, Request, Times, Vantage};
 
 pub(super) use regex::as_text;
 use regex::{CompiledRegex, RegexFailure};
-use values::{Values, object_header, object_status, request_header, request_url};
+use values::{
+    Values, is_often_set_on_delivery, object_header, object_status, request_header, request_url,
+};
 
 use super::expression::{Argument, Condition, Expression};
 use super::field::Field;
@@ -171,7 +174,16 @@ impl Matcher {
             Field::RequestUrl => request_url(request),
             Field::RequestHeader(name) => request_header(request, name.as_str()),
             Field::ObjectStatus => object_status(object),
-            Field::ObjectHeader(name) => object_header(object, name.as_str(), self.version),
+            Field::ObjectHeader(name) => {
+                let values = object_header(object, name.as_str(), self.version);
+                let verdict = self.judge_values(prepared, values);
+                let is_doubtful =
+                    object.vantage == Vantage::Client && is_often_set_on_delivery(name.as_str());
+                return match verdict {
+                    Verdict::Fails(_) if is_doubtful => Verdict::Unknown(Reason::ChangedOnDelivery),
+                    verdict => verdict,
+                };
+            }
             Field::ObjectTtl => return running(&prepared.condition, times.ttl),
             Field::ObjectAge => return running(&prepared.condition, times.age),
             Field::ObjectLastHit => return running(&prepared.condition, times.last_hit),

@@ -134,6 +134,15 @@ fn a_missing_header_depends_on_the_version() {
 }
 
 #[test]
+fn what_vcls_often_set_on_delivery_need_not_be_the_objects() {
+    for (name, expected) in [("cache-control", "changed_on_delivery"), ("x-kind", "misses")] {
+        let seen = Case { got: headers(&[(name, b"no-store")]), ..outside() };
+        seen.check(&[(&format!("obj.http.{name} ~ max-age"), expected)]);
+        seen.check(&[(&format!("obj.http.{name} == no-store"), "matches")]);
+    }
+}
+
+#[test]
 fn lines_that_varnish_joins() {
     let twice = |name| headers(&[(name, b"a"), (name, b"b")]);
     let sent = |name| Case { sent: twice(name), ..inside() };

@@ -33,6 +33,15 @@ const NEVER_STORED: [&str; 9] = [
     "upgrade",
 ];
 
+/// Headers that many a VCL sets on delivery, for the sake of clients: what a response has of them
+/// need not be the object's.
+const OFTEN_SET_ON_DELIVERY: [&str; 5] =
+    ["cache-control", "expires", "pragma", "server", "surrogate-control"];
+
+pub(super) fn is_often_set_on_delivery(name: &str) -> bool {
+    OFTEN_SET_ON_DELIVERY.iter().any(|other| name.eq_ignore_ascii_case(other))
+}
+
 /// From this release on `Via` is one list, to which Varnish adds.
 const VIA_IS_A_LIST: ServerVersion = ServerVersion::new(7, 2);
 
