@@ -21,6 +21,7 @@ mod content;
 mod events;
 mod families;
 mod invalidations;
+mod level;
 mod metrics;
 mod page;
 mod preference;

@@ -99,12 +99,15 @@ fn address(arguments: &Arguments) -> Result<HttpUrl, Exit> {
         (None, None) => USUAL.to_owned(),
         (None, Some(path)) => match load(path) {
             Ok(loaded) => format!("http://{}", reachable(loaded.config.daemon.listen)),
-            Err(fault) if arguments.file.named().is_some() => {
-                arguments.file.complain_of(&fault);
-                return Err(Exit::Usage);
+            Err(fault) => {
+                // The daemon may well run on by an earlier one. The usual file may be for its eyes
+                // only, and nobody asked for that.
+                if arguments.file.named().is_some() {
+                    arguments.file.complain_of(&fault);
+                    complain(format_args!("asking the daemon at {USUAL} (--url for another)"));
+                }
+                USUAL.to_owned()
             }
-            // The usual one may be for the daemon's eyes only, and nobody asked for it.
-            Err(_) => USUAL.to_owned(),
         },
     };
     match text.parse::<HttpUrl>() {

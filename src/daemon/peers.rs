@@ -119,7 +119,9 @@ impl Peers {
                 peers.ban_headers.insert(endpoint.name.clone(), headers.clone());
             }
         }
-        let watched = Elsewhere::new(config.endpoints.iter().map(|endpoint| &endpoint.url));
+        let endpoints = config.endpoints.iter().map(|endpoint| &endpoint.url);
+        let pointers = config.pointers.iter().map(|pointer| &pointer.url);
+        let watched = Elsewhere::new(endpoints.chain(pointers));
         for node in &config.nodes {
             let elsewhere = match super::canary::plan(config, node) {
                 Some(canary) => watched.with_canary(&canary.target.url, &canary.ban),

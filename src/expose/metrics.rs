@@ -83,6 +83,15 @@ struct Names {
     origins: BTreeSet<OriginName>,
 }
 
+/// What can be wrong with the daemon itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Health {
+    /// The last configuration that was to be read was refused.
+    pub(super) reload_failed: bool,
+    /// What has to survive a restart cannot be stored.
+    pub(super) store_failed: bool,
+}
+
 #[derive(Default)]
 struct Cells {
     reload: Option<bool>,
@@ -297,6 +306,15 @@ impl Metrics {
     /// Takes over how the ledger stands.
     pub fn set_ledger(&self, state: LedgerState) {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner).ledger = Some(state);
+    }
+
+    /// What is wrong with the daemon itself.
+    pub(super) fn health(&self) -> Health {
+        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        Health {
+            reload_failed: cells.reload == Some(false),
+            store_failed: cells.store.as_ref().is_some_and(|store| !store.up),
+        }
     }
 
     /// How subscriptions stood when that was last taken over.

@@ -180,6 +180,13 @@ impl Answers for Router {
 }
 
 impl Router {
+    /// Brings up to date what is not pushed to the metrics.
+    fn refresh(&self) {
+        if let Some(refresh) = &self.surface.before_scrape {
+            refresh(&self.surface.metrics);
+        }
+    }
+
     async fn metrics(&self, head_only: bool, busy: Busy) -> Answer {
         const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
         if head_only {
@@ -189,9 +196,7 @@ impl Router {
             Ok(found) => found,
             Err(NotNow) => return not_now(busy),
         };
-        if let Some(refresh) = &self.surface.before_scrape {
-            refresh(&self.surface.metrics);
-        }
+        self.refresh();
         let offset = self.surface.clock.wall_offset();
         let families = Families::new(snapshot, &self.surface.metrics, offset);
         let content = Content::pieces(Chunks::new(families), (busy, Some(permit)));
@@ -206,8 +211,10 @@ impl Router {
         match self.snapshot().await {
             Ok((snapshot, permit)) => {
                 let offset = self.surface.clock.wall_offset();
-                let subscriptions = self.surface.metrics.subscriptions();
-                let writer = status::Writer::new(snapshot, subscriptions, offset);
+                let metrics = &self.surface.metrics;
+                self.refresh();
+                let (health, subscriptions) = (metrics.health(), metrics.subscriptions());
+                let writer = status::Writer::new(snapshot, health, subscriptions, offset);
                 let content = Content::pieces(Chunks::new(writer), (busy, Some(permit)));
                 respond(StatusCode::OK, TYPE, content)
             }
@@ -222,7 +229,11 @@ impl Router {
         }
         match self.snapshot().await {
             Ok((snapshot, permit)) => {
-                let page = page::render(&snapshot, &self.surface.metrics.subscriptions());
+                let metrics = &self.surface.metrics;
+                self.refresh();
+                let offset = self.surface.clock.wall_offset();
+                let (health, subscriptions) = (metrics.health(), metrics.subscriptions());
+                let page = page::render(&snapshot, health, &subscriptions, offset);
                 typed(StatusCode::OK, TYPE, page.into(), (busy, Some(permit)))
             }
             Err(NotNow) => not_now(busy),

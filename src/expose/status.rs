@@ -13,11 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use super::content::Steps;
 use super::events::{EventResult, SubscriptionState};
+use super::metrics::Health;
 use crate::engine::{
     AdminState, CanaryState, NodeSnapshot, PointerSnapshot, STEPS, Snapshot, TargetSnapshot, Window,
 };
 use crate::model::Timestamp;
 use crate::verdict::ProbeResult;
+
+pub use super::level::{DAY, WEEK, seconds};
 
 /// The number of this layout.
 pub const SCHEMA: u32 = 1;
@@ -33,6 +36,12 @@ pub struct Document {
     pub taken: f64,
     /// How many endpoints are watched.
     pub endpoints: u64,
+    /// Whether the last configuration that was to be read was refused.
+    #[serde(default)]
+    pub reload_failed: bool,
+    /// Whether what has to survive a restart cannot be stored.
+    #[serde(default)]
+    pub store_failed: bool,
     /// One for each node, by name.
     pub nodes: Vec<Node<'static>>,
     /// One for each pointer, by name.
@@ -320,7 +329,7 @@ impl<'a> Subscription<'a> {
 }
 
 impl Changes {
-    fn of(window: &Window, offset: i64) -> Self {
+    pub(super) fn of(window: &Window, offset: i64) -> Self {
         Self {
             since: window.since.shifted(offset).as_seconds(),
             changes: window.changes,
@@ -334,6 +343,7 @@ impl Changes {
 /// The document, written in steps.
 pub(super) struct Writer {
     snapshot: Arc<Snapshot>,
+    health: Health,
     subscriptions: Vec<SubscriptionState>,
     offset: i64,
     next: Step,
@@ -354,19 +364,22 @@ enum Step {
 impl Writer {
     pub(super) fn new(
         snapshot: Arc<Snapshot>,
+        health: Health,
         subscriptions: Vec<SubscriptionState>,
         offset: i64,
     ) -> Self {
-        Self { snapshot, subscriptions, offset, next: Step::Head }
+        Self { snapshot, health, subscriptions, offset, next: Step::Head }
     }
 
     fn head(&self, out: &mut Vec<u8>) {
         let taken = self.snapshot.taken.shifted(self.offset).as_seconds();
         let version = env!("CARGO_PKG_VERSION");
         let endpoints = self.snapshot.endpoints;
+        let Health { reload_failed, store_failed } = self.health;
         let head = format!(
             "{{\"schema\":{SCHEMA},\"version\":\"{version}\",\"taken\":{taken},\
-             \"endpoints\":{endpoints},\"nodes\":[\n"
+             \"endpoints\":{endpoints},\"reload_failed\":{reload_failed},\
+             \"store_failed\":{store_failed},\"nodes\":[\n"
         );
         out.extend_from_slice(head.as_bytes());
     }

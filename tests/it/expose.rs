@@ -355,7 +355,7 @@ fn the_page_shows_what_is_wrong_first_and_nothing_as_markup() {
             && !page.contains("<i>")
             && !page.contains('\u{1b}')
     );
-    assert!(page.contains("&lt;script&gt;alert(&#39;"));
+    assert!(page.contains("&lt;script&gt;…") && page.contains("&lt;b&gt;&quot;no&quot;&lt;/b&gt;"));
     let place = |state: &str| page.find(&format!("<td class=\"state {state}\">")).unwrap();
     assert!(place("stale") < place("cache_down") && place("cache_down") < place("lagging"));
     assert!(page.contains("<li>the ban &quot;&lt;i&gt;&quot;, misses"));

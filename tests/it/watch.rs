@@ -314,6 +314,11 @@ fn a_reload_forgets_what_is_gone_and_keeps_what_is_known() {
     daemon.wait("the failed reload shows", || successful() == Some(0.0));
     assert_eq!(daemon.state("other"), "fresh");
     assert!(daemon.log().contains("purgewatch.toml:"), "with its place: {}", daemon.log());
+    let (_, page) = daemon.get("/").unwrap();
+    assert!(page.contains("The last new configuration was refused."), "{page}");
+    assert!(page.contains("<title>(1) purgewatch</title>"), "one is stale: {page}");
+    let (_, document) = daemon.get("/api/v1/status").unwrap();
+    assert!(document.contains("\"reload_failed\":true,\"store_failed\":false"), "{document}");
 
     daemon.reload(&(head + &endpoint("rec", PATH, "")));
     daemon.wait("the reload shows", || successful() == Some(1.0));

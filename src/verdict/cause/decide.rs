@@ -334,6 +334,9 @@ fn advice(facts: &Facts<'_>, cause: Cause) -> String {
             "to do: purge what is behind the node first, or wait until all replicas of the origin \
              are new; then ban it here ({ban})"
         ),
+        Cause::Undetermined if facts.listed().is_none() => format!(
+            "to do: see to the node's admin port, which no ban reaches either; then ban it ({ban})"
+        ),
         Cause::Undetermined => format!("to do: ban it, and see whether that helps ({ban})"),
     }
 }
