@@ -126,6 +126,16 @@ impl Subject {
     }
 }
 
+/// The first few of these names.
+pub(super) fn listed<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    const SHOWN: usize = 10;
+    let mut names: Vec<_> = names.map(|name| Untrusted(name).to_string()).collect();
+    let more = names.len().saturating_sub(SHOWN);
+    names.truncate(SHOWN);
+    let shown = names.join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
 fn wrong<T>(text: impl std::fmt::Display) -> Result<T, Exit> {
     complain(text);
     Err(Exit::Usage)
@@ -142,13 +152,18 @@ fn configured(arguments: &Subjects) -> Result<Config, Exit> {
         let endpoints = config.endpoints.iter().map(|endpoint| &endpoint.name);
         let mut known = endpoints.chain(config.pointers.iter().map(|pointer| &pointer.name));
         if !known.any(|known| known.as_str() == name) {
+            let endpoints = config.endpoints.iter().map(|endpoint| endpoint.name.as_str());
+            let pointers = config.pointers.iter().map(|pointer| pointer.name.as_str());
+            let known = listed(endpoints.chain(pointers));
             let name = Untrusted(name);
-            return wrong(format_args!("the configuration has no endpoint {name}"));
+            return wrong(format_args!("the configuration has no endpoint {name}; it has {known}"));
         }
     }
     for name in &arguments.node {
         if !config.nodes.iter().any(|node| node.name.as_str() == name) {
-            return wrong(format_args!("the configuration has no node {}", Untrusted(name)));
+            let known = listed(config.nodes.iter().map(|node| node.name.as_str()));
+            let name = Untrusted(name);
+            return wrong(format_args!("the configuration has no node {name}; it has {known}"));
         }
     }
     let is_named =

@@ -106,10 +106,15 @@ pub(super) fn admin_changed(node: &NodeName, up: bool, problem: Option<&str>) {
     if up {
         info!(node = node.as_str(), "the admin port of {node} answers");
     } else {
-        let problem = problem.unwrap_or("no answer");
-        let node = node.as_str();
+        let (node, problem) = (node.as_str(), problem.unwrap_or("no answer"));
+        let problem = without_name(node, problem);
         error!(node, "bans cannot reach {node}: {problem}");
     }
+}
+
+/// What the admin client says begins with the node's name.
+fn without_name<'p>(node: &str, problem: &'p str) -> &'p str {
+    problem.strip_prefix(node).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(problem)
 }
 
 /// A canary shows that bans work, or do not work any more.
@@ -121,6 +126,7 @@ pub(super) fn canary_changed(node: &NodeName, up: Option<bool>, problem: Option<
             info!(node = name, "the canary of {node} was banned and is gone: bans work there");
         }
         Some(false) => {
+            let problem = without_name(name, problem);
             error!(node = name, "bans do not work at {node}, its canary shows: {problem}");
         }
         None => warn!(node = name, "whether bans work at {node} cannot be told: {problem}"),

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::super::Exit;
 use super::super::output::{Untrusted, complain};
-use super::super::subject::{BODY_LIMIT, TIMEOUT, compare, header, server};
+use super::super::subject::{BODY_LIMIT, TIMEOUT, compare, header, listed, server};
 use crate::config::{Config, Endpoint, ServerAddress, compile_ignore};
 use crate::model::{EndpointName, HttpUrl, NodeName, VariantName, parse_duration};
 use crate::verdict::proof::ProofLimits;
@@ -118,8 +118,21 @@ impl Plan {
                 Some((endpoints.find(|endpoint| endpoint.name == *name)?, config))
             });
             let Some((endpoint, config)) = found else {
-                let place = if config.is_some() { "the configuration has" } else { "there is" };
-                return usage(format_args!("{place} no endpoint {name}"));
+                let Some(config) = config else {
+                    return usage(format_args!(
+                        "there is no endpoint {name} without a configuration: name it with -c"
+                    ));
+                };
+                if config.pointers.iter().any(|pointer| pointer.name == *name) {
+                    return usage(format_args!(
+                        "{name} is a pointer, and leads to many URLs: --verify takes one, and \
+                         `purgewatch wait --pointer` waits for all of them"
+                    ));
+                }
+                let known = listed(config.endpoints.iter().map(|endpoint| endpoint.name.as_str()));
+                return usage(format_args!(
+                    "the configuration has no endpoint {name}; it has {known}"
+                ));
             };
             plan.watch(endpoint, config);
         }

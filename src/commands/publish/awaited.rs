@@ -123,6 +123,12 @@ impl Awaited {
         *slot = Some(answer);
     }
 
+    /// The nodes that no host is known to have.
+    pub(super) fn unknown(&self) -> impl Iterator<Item = &NodeName> {
+        let without_host = self.entries.keys().filter(|key| key.host.is_none());
+        without_host.filter_map(|key| key.node.as_ref())
+    }
+
     /// Whether there is nobody to wait for.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -133,6 +133,14 @@ impl Delivery {
             if self.awaited.is_empty() {
                 return Err(Trouble::Nobody);
             }
+            // One that is just being started may follow in a moment; a name that was typed wrong
+            // never will.
+            for node in self.awaited.unknown() {
+                complain(format_args!(
+                    "no host that follows {stream} is known to have a node {node}: waiting for it \
+                     all the same"
+                ));
+            }
         }
         // Before the event is there, so that no answer is missed.
         let mut after = publisher.position(replies).await?;
