@@ -6,6 +6,7 @@
 //! later and later.
 
 mod answer;
+mod followed;
 mod instance;
 mod meaning;
 mod quiet;

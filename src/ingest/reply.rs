@@ -101,6 +101,12 @@ pub(super) fn group_info(value: &Value, group: &str) -> Option<GroupInfo> {
     })
 }
 
+/// The oldest entry of XPENDING without a range, if there is one.
+pub(super) fn oldest_pending(value: &Value) -> Option<StreamId> {
+    let Value::Array(summary) = value else { return None };
+    id(summary.get(1)?)
+}
+
 /// The lines of XPENDING with a range.
 pub(super) fn pending(value: &Value) -> Option<Vec<Pending>> {
     let Value::Array(lines) = value else { return None };

@@ -68,10 +68,16 @@ impl Events {
                     warn!("{name}: {}", chain(&fault));
                 }
             }
-            StreamNews::OtherInstance { instance } => {
+            StreamNews::OtherInstance { instance, is_copy } => {
+                let remedy = if is_copy {
+                    "it has a copy of this one's state directory, as a cloned machine has, or the \
+                     same: it needs another name ([redis] name) and a state directory of its own"
+                } else {
+                    "one of the two needs another name ([redis] name)"
+                };
                 let problem = format!(
-                    "another daemon follows it as {}, too (instance {}): one of the two needs \
-                     another name ([redis] name); nothing is read here until then",
+                    "another daemon follows it as {}, too (instance {}): {remedy}; nothing is read \
+                     here until then",
                     self.host,
                     Untrusted(&instance)
                 );
