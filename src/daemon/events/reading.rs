@@ -118,7 +118,7 @@ impl Events {
             }
         };
         let debounce = settings.debounce;
-        Some(Work { origin, event: id, meaning, debounce, received, failures: 0 })
+        Some(Work { origin, event: id, meaning, debounce, received, failures: 0, put_off: 0 })
     }
 
     /// What is to be done about news of the channels.
@@ -192,7 +192,7 @@ impl Events {
         match meaning {
             Ok(meaning) => {
                 let debounce = settings.debounce;
-                Some(Work { origin, event, meaning, debounce, received, failures: 0 })
+                Some(Work { origin, event, meaning, debounce, received, failures: 0, put_off: 0 })
             }
             Err(Nothing::Elsewhere) => {
                 self.count(&origin, EventResult::Elsewhere);
@@ -225,12 +225,20 @@ impl Events {
             }
         };
         let debounce = HTTP_DEBOUNCE;
-        let work = Work { origin, event: ticket, meaning, debounce, received, failures: 0 };
+        let work =
+            Work { origin, event: ticket, meaning, debounce, received, failures: 0, put_off: 0 };
         let key = self.key();
         let invalidation = work.invalidation(key);
-        if driver.invalidate(vec![invalidation]).pop().is_none_or(|result| result.is_err()) {
-            self.count(&work.origin, EventResult::Lost);
-            return drop(reply.send(Err(Refused::Full)));
+        match driver.invalidate(vec![invalidation]).pop() {
+            Some(Ok(())) => {}
+            Some(Err(fault)) if fault.is_final() => {
+                self.count(&work.origin, EventResult::Refused);
+                return drop(reply.send(Err(Refused::Event(chain(&fault)))));
+            }
+            Some(Err(_)) | None => {
+                self.count(&work.origin, EventResult::Lost);
+                return drop(reply.send(Err(Refused::Full)));
+            }
         }
         self.open.insert(key, work);
         let (tell, stored) = oneshot::channel();
@@ -253,7 +261,7 @@ impl Events {
         match meaning {
             Ok(meaning) => {
                 let debounce = settings.debounce;
-                Some(Work { origin, event, meaning, debounce, received, failures: 0 })
+                Some(Work { origin, event, meaning, debounce, received, failures: 0, put_off: 0 })
             }
             Err(Nothing::Elsewhere) => None,
             Err(Nothing::Refused(why)) => {
