@@ -123,7 +123,7 @@ impl Events {
 
     /// What is to be done about news of the channels.
     pub(super) fn of_channel(&mut self, news: PubSubNews) -> Vec<Work> {
-        let mut topics: Vec<_> =
+        let topics: Vec<_> =
             self.sources.topics.iter().filter_map(|at| self.subscribed.get(*at).cloned()).collect();
         match news {
             PubSubNews::Message(message) => {
@@ -133,7 +133,9 @@ impl Events {
                 each.filter_map(|it| self.of_message(&it, &message.channel, &message.payload))
                     .collect()
             }
-            PubSubNews::Gap { cause, .. } => {
+            PubSubNews::Gap { cause, topics: concerned, .. } => {
+                let mut topics: Vec<_> =
+                    concerned.into_iter().filter_map(|at| topics.get(at).cloned()).collect();
                 if cause == SilenceCause::Started {
                     // The daemon looks at everything anyway when it starts.
                     topics.retain(|it| it.settings.on_gap == OnGap::Ban);
