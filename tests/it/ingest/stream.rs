@@ -498,6 +498,21 @@ async fn publishers_see_the_followers_and_what_they_confirm() {
 }
 
 #[tokio::test]
+async fn a_reply_that_is_too_long_to_be_read_is_passed_over() {
+    let redis = Redis::start_forgetful();
+    let long = "redis.call('XADD', 'invalidations:replies', '*', 'x', string.rep('x', 20000000))";
+    redis.cli(&["EVAL", long, "0"]);
+    let mut publisher = Publisher::connect(redis.options()).await.unwrap();
+    let replies = "invalidations:replies";
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let mut after = publisher.position(replies).await.unwrap();
+    publisher.publish("invalidations", &[(b"ban", b"a")], 100).await.unwrap();
+    redis.cli(&["XADD", replies, "*", "confirmation", "{}"]);
+    let got = publisher.confirmations(replies, &mut after, LIMIT).await.unwrap();
+    assert_eq!(got, [b"{}".to_vec()]);
+}
+
+#[tokio::test]
 async fn finishing_what_is_not_ours_does_nothing() {
     let redis = Redis::start();
     let mut following = Following::new_group(&redis).await;
