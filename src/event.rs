@@ -21,6 +21,7 @@ mod error;
 mod fields;
 mod json;
 mod message;
+mod object;
 mod pattern;
 mod placeholder;
 

@@ -97,6 +97,7 @@ pub(super) fn resolve<'t>(
         subscription::read(section, &endpoint_names, &pointer_names)
     });
     subscription::check_streams(&subscriptions.read, findings);
+    subscription::check_names(&subscriptions.read, findings);
     let of_events = invalidations.as_ref().and_then(Option::as_ref);
     plausible::check_ports_are_free(&daemon, of_events, &nodes.read, findings);
     plausible::check_origins_are_no_nodes(

@@ -347,22 +347,52 @@ fn check_gap(section: &Section<'_>, scope: &Scope, on_gap: OnGap) {
 
 /// Notes each stream that has two readers here, or is written to as well.
 pub(super) fn check_streams(read: &[Placed<Subscription>], findings: &Findings) {
-    let mut keys: BTreeMap<&str, (&str, &Range<usize>)> = BTreeMap::new();
+    let mut keys: BTreeMap<String, (&str, &Range<usize>)> = BTreeMap::new();
     for Placed { value: subscription, place } in read {
+        let add = |message: String| Finding::error(Kind::Relation, place.clone(), message);
         let EventSource::Stream(stream) = &subscription.source else { continue };
-        for (key, role) in [(&stream.key, "is the stream"), (&stream.replies, "holds the replies")]
-        {
-            if let Some((other, first)) = keys.get(key.as_str()) {
-                let message = format!("{key:?} {other} of a subscription already");
-                let finding = Finding::error(Kind::Relation, place.clone(), message);
-                findings.add(if *first == place {
-                    finding.help("events and replies are two streams")
-                } else {
-                    finding.related((*first).clone(), "first given here")
-                });
-            } else {
-                keys.insert(key, (role, place));
+        for key in [&stream.key, &stream.replies] {
+            if key.starts_with("purgewatch:") && key.ends_with(":instance") {
+                let message = format!("{key:?} is where a daemon notes that it has its name");
+                findings.add(add(message).help("name another stream"));
             }
+        }
+        let is_twice = keys.contains_key(&stream.key);
+        let beside = |what: &str| format!("{}:{what}", stream.key);
+        for (key, role) in [
+            (stream.key.clone(), "is the stream"),
+            (beside("set-aside"), "holds what was set aside"),
+            (beside("followers"), "holds the followers"),
+            (stream.replies.clone(), "holds the replies"),
+        ] {
+            match keys.get(&key) {
+                None => drop(keys.insert(key, (role, place))),
+                // Said of the stream itself.
+                Some(_) if is_twice && key != stream.key && key != stream.replies => {}
+                Some((other, first)) => {
+                    let finding = add(format!("{key:?} {other} of a subscription already"));
+                    findings.add(if *first == place {
+                        finding.help("the replies need a stream of their own")
+                    } else {
+                        finding.related((*first).clone(), "first given here")
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Notes each subscription that would be counted as something else.
+pub(super) fn check_names(read: &[Placed<Subscription>], findings: &Findings) {
+    for Placed { value: subscription, place } in read {
+        let name = match &subscription.source {
+            EventSource::Channel(pattern) => pattern.as_str(),
+            EventSource::Stream(stream) => &stream.key,
+        };
+        if name == "http" {
+            let message = "events over HTTP are counted as \"http\": a subscription needs another \
+                           name";
+            findings.add(Finding::error(Kind::Relation, place.clone(), message));
         }
     }
 }

@@ -6,6 +6,7 @@
 //! later and later.
 
 mod answer;
+mod followed;
 mod instance;
 mod meaning;
 mod quiet;
@@ -107,7 +108,10 @@ struct Work {
     meaning: Meaning,
     debounce: Duration,
     received: Timestamp,
+    /// How often it was tried and not proven.
     failures: u32,
+    /// How often there was no room for it.
+    put_off: u32,
 }
 
 /// Who is told what came of it.
@@ -254,16 +258,15 @@ impl Events {
             Origin::Stream(subscribed, _) => subscribed.max_attempts(),
             _ => 1,
         };
-        let again = match ending {
+        let tries = work.failures.saturating_add(1);
+        match ending {
             // It is as if it had not been handed in: nothing may be lost by that.
-            Ending::Dropped => true,
-            Ending::Unproven => work.failures + 1 < attempts,
-            Ending::Taken | Ending::Proven | Ending::Unprovable | Ending::Rejected => false,
-        };
-        if again {
-            return self.again(work);
+            Ending::Dropped => return self.put_off(work, "its bans did not reach every node"),
+            Ending::Unproven if tries < attempts => {
+                return self.again(Work { failures: tries, ..work });
+            }
+            _ => {}
         }
-        let tries = work.failures + 1;
         let (now, offset) = (self.clock.now(), self.clock.wall_offset());
         let mut said = confirmation(work.event.clone(), self.host.clone(), nodes, now, offset);
         let result = match ending {
@@ -348,6 +351,7 @@ impl Events {
         for ((key, work), result) in work.into_iter().zip(results) {
             match (result, &work.origin) {
                 (Ok(()), _) => drop(self.open.insert(key, work)),
+                (Err(fault), _) if fault.is_final() => self.give_up(&work, &chain(&fault)),
                 (Err(fault), Origin::Channel(subscribed)) => {
                     let subscribed = subscribed.clone();
                     self.count(&work.origin, EventResult::Lost);
@@ -360,8 +364,28 @@ impl Events {
                         }
                     }
                 }
-                (Err(_), _) => self.again(work),
+                (Err(fault), _) => self.put_off(work, &chain(&fault)),
             }
+        }
+    }
+
+    /// Has something handed in again that there was no room for. That is said when it begins.
+    fn put_off(&mut self, mut work: Work, why: &str) {
+        let is_put_off = |work: &Work| work.put_off > 0;
+        if !is_put_off(&work) && !self.later.values().any(is_put_off) {
+            self.complain(&work.origin, &work.event, &format!("put off: {why}"));
+        }
+        work.put_off = work.put_off.saturating_add(1);
+        self.again(work);
+    }
+
+    /// Nothing is done about something, now or later.
+    fn give_up(&mut self, work: &Work, why: &str) {
+        self.refused(&work.origin, &work.event, why);
+        if let Origin::Stream(subscribed, id) = &work.origin
+            && let Some(handle) = &subscribed.handle
+        {
+            self.set_aside(subscribed, handle, *id, why);
         }
     }
 
@@ -369,18 +393,11 @@ impl Events {
     fn again(&mut self, mut work: Work) {
         work.meaning.nodes.retain(|node| self.reader.nodes().contains(node));
         if work.meaning.nodes.is_empty() {
-            let why = "its nodes are not configured here any more";
-            self.refused(&work.origin, &work.event, why);
-            if let Origin::Stream(subscribed, id) = &work.origin
-                && let Some(handle) = &subscribed.handle
-            {
-                self.set_aside(subscribed, handle, *id, why);
-            }
-            return;
+            return self.give_up(&work, "its nodes are not configured here any more");
         }
-        let doubled = FIRST_PAUSE.saturating_mul(1 << work.failures.min(10)).min(LAST_PAUSE);
+        let before = work.failures.saturating_add(work.put_off).saturating_sub(1);
+        let doubled = FIRST_PAUSE.saturating_mul(1 << before.min(10)).min(LAST_PAUSE);
         let jitter = 0.5 + self.random.f64() / 2.0;
-        work.failures = work.failures.saturating_add(1);
         let key = self.key();
         self.later.insert((self.clock.now() + doubled.mul_f64(jitter), key), work);
     }

@@ -133,6 +133,29 @@ pub enum InvalidationError {
         /// The limit.
         limit: usize,
     },
+    /// It names more than all open ones may together, and will never be taken in: the sender's
+    /// fault, who can send it in parts.
+    #[error(
+        "it names {got} bans and endpoints, each ban once for each node, and no more than {limit} \
+         are taken at a time: it has to be sent in parts"
+    )]
+    NeverNamed {
+        /// How many.
+        got: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The ledger would have no room for the bans if it were empty: the sender's fault, as before.
+    #[error(
+        "{bans} bans for {nodes} nodes do not fit into the ledger, also when nothing else waits: \
+         they have to be sent in parts"
+    )]
+    NeverFits {
+        /// How many there are.
+        bans: usize,
+        /// For how many nodes.
+        nodes: usize,
+    },
     /// The ledger has no room for the bans beside those that nodes are still to take: to be handed
     /// in again when they have.
     #[error("{bans} bans do not fit into the ledger beside those that nodes are still to take")]
@@ -140,6 +163,14 @@ pub enum InvalidationError {
         /// How many there are.
         bans: usize,
     },
+}
+
+impl InvalidationError {
+    /// Whether the same will not be taken in later either.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::NeverNamed { .. } | Self::NeverFits { .. })
+    }
 }
 
 /// Every open invalidation.
@@ -273,6 +304,12 @@ impl Engine {
         }
         if nodes.is_empty() {
             return Err(InvalidationError::NoNode);
+        }
+        if named > MOST_NAMED {
+            return Err(InvalidationError::NeverNamed { got: named, limit: MOST_NAMED });
+        }
+        if !self.ledger.could_hold(bans, nodes.len()) {
+            return Err(InvalidationError::NeverFits { bans: bans.len(), nodes: nodes.len() });
         }
         if open.len() >= MOST_OPEN {
             return Err(InvalidationError::TooMany { open: open.len(), limit: MOST_OPEN });

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::model::{HostName, NameError, NodeName, Timestamp};
 
 use super::json::excerpt;
+use super::object::Object;
 use super::{SCHEMA, timestamp};
 
 /// The longest confirmation that is read, in bytes.
@@ -108,12 +109,13 @@ pub enum ConfirmationError {
     },
 }
 
+/// With its nodes as they are written, or as they are read.
 #[derive(Debug, Serialize, Deserialize)]
-struct Document {
+struct Document<N> {
     schema: u64,
     event: String,
     host: String,
-    nodes: BTreeMap<String, Node>,
+    nodes: BTreeMap<String, N>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
 }
@@ -182,7 +184,7 @@ impl Confirmation {
             return Err(ConfirmationError::TooLarge { got: text.len() });
         }
         let shape = |text: &str| ConfirmationError::Shape { detail: excerpt(text) };
-        let document: Document =
+        let Object(document): Object<Document<Object<Node>>> =
             serde_json::from_slice(text).map_err(|error| shape(&error.to_string()))?;
         if document.schema != SCHEMA {
             return Err(ConfirmationError::Schema { got: document.schema });
@@ -197,7 +199,7 @@ impl Confirmation {
         let wrong = |text: &str, source| ConfirmationError::Name { got: excerpt(text), source };
         let host = HostName::new(&document.host).map_err(|fault| wrong(&document.host, fault))?;
         let mut nodes = BTreeMap::new();
-        for (name, node) in document.nodes {
+        for (name, Object(node)) in document.nodes {
             let name = NodeName::new(&name).map_err(|fault| wrong(&name, fault))?;
             let got = node.at;
             let at = timestamp(got);
@@ -225,7 +227,7 @@ impl Confirmation {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    fn document(&self) -> Document {
+    fn document(&self) -> Document<Node> {
         let nodes = self.nodes.iter().map(|(name, node)| {
             let node = Node {
                 result: node.result.label().to_owned(),
@@ -330,6 +332,12 @@ mod tests {
         assert!(matches!(code(with("1795490000.123", "-1")), ConfirmationError::Time { .. }));
         assert!(matches!(code(with("1795490000.123", "1e300")), ConfirmationError::Time { .. }));
         assert!(matches!(code(with("1795490000000-0", "")), ConfirmationError::Shape { .. }));
+        let by_position = r#"[1,"1795490000000-0","cache-01.ams",{},null]"#;
+        assert!(matches!(code(by_position.to_owned()), ConfirmationError::Shape { .. }));
+        let node = sample().to_json();
+        let node = node.split_once("\"cache-01\":").unwrap().0.to_owned();
+        let by_position = node + r#""cache-01":["taken",null,1795490000.123]}}"#;
+        assert!(matches!(code(by_position), ConfirmationError::Shape { .. }));
         let long = with("106", &"ü".repeat(2_000));
         let read = Confirmation::from_json(long.as_bytes()).unwrap();
         let detail = read.nodes.values().last().unwrap().detail.as_ref().unwrap();

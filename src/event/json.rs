@@ -7,11 +7,12 @@ use crate::model::{
     parse_duration,
 };
 
+use super::object::Object;
 use super::{Event, EventError, LONGEST_EVENT, SCHEMA, timestamp};
 
 /// As it is written: short lists may be left out.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a JSON object with what is to be banned")]
+#[serde(deny_unknown_fields, default)]
 struct Written {
     schema: Option<u64>,
     id: Option<String>,
@@ -64,7 +65,7 @@ impl Event {
         if text.len() > LONGEST_EVENT {
             return Err(EventError::TooLarge { got: text.len() });
         }
-        let written: Written = serde_json::from_slice(text).map_err(|error| {
+        let Object(written) = serde_json::from_slice::<Object<Written>>(text).map_err(|error| {
             let detail = excerpt(&error.to_string());
             if error.is_data() {
                 EventError::Shape { detail }

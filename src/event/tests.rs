@@ -74,7 +74,11 @@ fn what_is_no_event_is_said() {
         ("{} {}", "an event is a JSON object: trailing characters at line 1 column 4"),
         (
             "7",
-            "this is no event: invalid type: integer `7`, expected a JSON object with what is to be banned at line 1 column 1",
+            "this is no event: invalid type: integer `7`, expected a JSON object at line 1 column 1",
+        ),
+        (
+            r#"[1, "x", ["obj.http.x == arr"]]"#,
+            "this is no event: invalid type: sequence, expected a JSON object at line 1 column 0",
         ),
         (
             r#"{"bans": "a == b"}"#,

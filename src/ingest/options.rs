@@ -7,6 +7,8 @@ use crate::clock::Clock;
 use crate::model::{HostPort, NodeName, Secret};
 use crate::net::tls::TlsClient;
 
+use super::StreamId;
+
 /// Where the server is and how to talk to it.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
@@ -53,9 +55,14 @@ pub struct StreamOptions {
     pub replies: String,
     /// This host's name at the stream: its consumer group is `purgewatch:<name>`.
     pub name: String,
-    /// Tells one daemon from another that has the same name by mistake. To be kept over restarts,
-    /// so that a daemon that was killed goes on at once and need not wait for itself.
+    /// Tells one daemon from another that has the same name by mistake. What stands before the
+    /// first colon is to be kept over restarts, so that a daemon that was killed goes on at once
+    /// and need not wait for itself; what stands behind it, if there is one, is to be new at each
+    /// start, so that a copy of a daemon's state does not pass for itself.
     pub instance: String,
+    /// Where the stream was followed before: all up to there is done with. A group that is not
+    /// there all the same was deleted, and with it what was to be read.
+    pub followed: Option<StreamId>,
     /// The nodes that this host acts on, for publishers to read.
     pub nodes: Vec<NodeName>,
     /// This program's version, for publishers to read.
@@ -82,6 +89,7 @@ impl StreamOptions {
             replies: format!("{stream}:replies"),
             name: name.to_owned(),
             instance: instance.to_owned(),
+            followed: None,
             nodes: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             window: 1_024,

@@ -48,7 +48,16 @@ impl Publisher {
         last.arg(replies).arg("+").arg("-").arg("COUNT").arg(1);
         let link = self.link().await?;
         let answer = link.ask("XREVRANGE", &last).await;
-        let answer = self.kept(answer)?;
+        let answer = match self.kept(answer) {
+            // An id is the time, as a rule: what is answered from now on is behind it.
+            Err(error) if matches!(error.kind, Kind::TooLong { .. }) => {
+                let link = self.link().await?;
+                let time = link.ask("TIME", &cmd("TIME")).await;
+                let unexpected = link.unexpected("TIME", "a time");
+                return reply::time(&self.kept(time)?).map(Position).ok_or(unexpected);
+            }
+            answer => answer?,
+        };
         let entries = reply::entries(answer).unwrap_or_default();
         Ok(Position(entries.first().map_or(StreamId::ZERO, |(id, _)| *id)))
     }

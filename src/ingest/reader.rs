@@ -26,7 +26,8 @@ const LONGEST_REASON: usize = 1_000;
 /// Follows a stream for one host and hands over its entries, each at least once.
 ///
 /// The consumer group is `purgewatch:<name>`, its consumer `daemon`. A group that exists goes on
-/// where it was; a new one begins at the end of the stream. What was delivered and not finished is
+/// where it was; a new one begins at the end of the stream, unless the stream is known to have been
+/// followed before ([`StreamOptions::followed`]): then the group is gone, which is a gap. What was delivered and not finished is
 /// handed over first after a start; after a lost connection only what is not in the hands of the
 /// program. An entry is finished by [`StreamHandle::finish`] or [`StreamHandle::set_aside`], which
 /// are carried out as soon as there is a connection, and again when it is not known whether they
@@ -82,6 +83,9 @@ pub enum StreamNews {
     OtherInstance {
         /// Its instance. Text from outside.
         instance: String,
+        /// Whether it is another start of this one, later than ours: from a copy of its state, or
+        /// a second time from the same.
+        is_copy: bool,
     },
 }
 
@@ -104,9 +108,13 @@ pub enum GapCause {
     Trimmed,
     /// Entries that had been read and not finished, and were not in memory any more, were trimmed.
     TrimmedUnfinished,
-    /// Somebody deleted the stream or the consumer group while it was followed. The group was made
-    /// again behind the last entry read; what was unfinished is remembered only here.
+    /// Somebody deleted the stream or the consumer group of a stream that is followed, or was. The
+    /// group was made again behind the last entry that is known to be read; what was unfinished
+    /// is remembered only here.
     GroupDeleted,
+    /// The newest id of the stream is older than where the group stands: it was made anew, or the
+    /// server went back to an older copy. It is read from its beginning.
+    WentBack,
 }
 
 impl GapCause {
@@ -117,6 +125,7 @@ impl GapCause {
             Self::Trimmed => "trimmed",
             Self::TrimmedUnfinished => "trimmed_unfinished",
             Self::GroupDeleted => "group_deleted",
+            Self::WentBack => "went_back",
         }
     }
 }
@@ -240,6 +249,13 @@ impl StreamHandle {
         }
         self.shared.work.notify_one();
         Ok(())
+    }
+
+    /// The place in the stream up to which all is done with, for
+    /// [`StreamOptions::followed`]; `None` before it was followed.
+    #[must_use]
+    pub fn done_up_to(&self) -> Option<StreamId> {
+        self.shared.lock().done_up_to()
     }
 
     /// How many entries are not finished at the server.

@@ -101,6 +101,20 @@ pub(super) fn group_info(value: &Value, group: &str) -> Option<GroupInfo> {
     })
 }
 
+/// Before every id that is given from the time on that TIME says.
+pub(super) fn time(value: &Value) -> Option<StreamId> {
+    let Value::Array(parts) = value else { return None };
+    let part = |at: usize| std::str::from_utf8(bytes(parts.get(at)?)?).ok()?.parse::<u64>().ok();
+    let milliseconds = part(0)?.checked_mul(1_000)?.checked_add(part(1)? / 1_000)?;
+    Some(StreamId { milliseconds, sequence: 0 }.predecessor())
+}
+
+/// The oldest entry of XPENDING without a range, if there is one.
+pub(super) fn oldest_pending(value: &Value) -> Option<StreamId> {
+    let Value::Array(summary) = value else { return None };
+    id(summary.get(1)?)
+}
+
 /// The lines of XPENDING with a range.
 pub(super) fn pending(value: &Value) -> Option<Vec<Pending>> {
     let Value::Array(lines) = value else { return None };
@@ -215,6 +229,13 @@ mod tests {
         assert_eq!(entries(answer), Some(vec![(at(1, 2), None)]));
         let odd = list(vec![list(vec![text("1-2"), list(vec![text("a")])])]);
         assert_eq!(entries(odd), None);
+    }
+
+    #[test]
+    fn what_comes_is_behind_the_time() {
+        let time = time(&list(vec![text("1795490000"), text("123999")])).unwrap();
+        assert_eq!(time.successor(), at(1_795_490_000_123, 0));
+        assert_eq!(super::time(&list(vec![text("1795490000")])), None);
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub enum PubSubNews {
         until: Timestamp,
         /// Why.
         cause: SilenceCause,
+        /// The places in the list of topics that it concerns.
+        topics: Vec<usize>,
     },
     /// The subscription works.
     Up,
@@ -69,7 +71,7 @@ pub enum SilenceCause {
     Started,
     /// The connection was lost.
     Disconnected,
-    /// So many came that they could not be kept, or were too long.
+    /// So many came that they could not be kept, or were too long. Told of each topic by itself.
     Overflow {
         /// How many.
         messages: u64,
@@ -88,12 +90,12 @@ impl SilenceCause {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     /// The bytes of the messages that wait.
     waiting: AtomicUsize,
-    /// The messages that were lost and not told of.
-    lost: AtomicU64,
+    /// The messages of each topic that were lost and not told of.
+    lost: Vec<AtomicU64>,
     /// Messages were lost.
     overflowed: Notify,
     /// When a message or an answer last came, in milliseconds of the program's time line.
@@ -107,7 +109,12 @@ impl Subscriber {
     /// Outside of a Tokio runtime.
     #[must_use]
     pub fn start(redis: RedisOptions, options: SubscriberOptions) -> Self {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            waiting: AtomicUsize::new(0),
+            lost: options.topics.iter().map(|_| AtomicU64::new(0)).collect(),
+            overflowed: Notify::new(),
+            heard: AtomicU64::new(0),
+        });
         let (sender, news) = mpsc::channel(options.queue.max(1));
         let mut task = JoinSet::new();
         task.spawn(run(redis, options, Arc::clone(&shared), sender));
@@ -173,13 +180,15 @@ impl Inbox {
         let Some(topics) = topics.or_else(|| self.channels.get(&channel).map(Arc::clone)) else {
             return;
         };
-        let message = Message { topics, channel, payload };
+        let message = Message { topics: Arc::clone(&topics), channel, payload };
         let size = message.size();
         let waiting = self.shared.waiting.fetch_add(size, Ordering::Relaxed);
         let fits = size <= self.message_limit && waiting + size <= self.queue_bytes;
         if !fits || self.news.try_send(PubSubNews::Message(message)).is_err() {
             self.shared.waiting.fetch_sub(size, Ordering::Relaxed);
-            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+            for lost in topics.iter().filter_map(|at| self.shared.lost.get(*at)) {
+                lost.fetch_add(1, Ordering::Relaxed);
+            }
             self.shared.overflowed.notify_one();
         }
     }
@@ -237,7 +246,8 @@ async fn session(
     let cause = since.map_or(SilenceCause::Started, |_| SilenceCause::Disconnected);
     shared.hear(options.clock);
     *up = true;
-    for first in [PubSubNews::Gap { since, until, cause }, PubSubNews::Up] {
+    let topics = (0..options.topics.len()).collect();
+    for first in [PubSubNews::Gap { since, until, cause, topics }, PubSubNews::Up] {
         news.send(first).await.map_err(|_| NobodyListens)?;
     }
     let mut fine = until;
@@ -249,13 +259,18 @@ async fn session(
                 return Ok(IngestError { address, stage: Stage::Command("SUBSCRIBE"), kind });
             }
             () = shared.overflowed.notified() => {
-                // As many as were lost until there is room for saying so.
-                let room = news.reserve().await.map_err(|_| NobodyListens)?;
-                let messages = shared.lost.swap(0, Ordering::Relaxed);
-                let until = options.clock.now();
-                let cause = SilenceCause::Overflow { messages };
-                room.send(PubSubNews::Gap { since: Some(fine), until, cause });
-                fine = until;
+                for (topic, lost) in shared.lost.iter().enumerate() {
+                    if lost.load(Ordering::Relaxed) == 0 {
+                        continue;
+                    }
+                    // As many as were lost until there is room for saying so.
+                    let room = news.reserve().await.map_err(|_| NobodyListens)?;
+                    let messages = lost.swap(0, Ordering::Relaxed);
+                    let (until, topics) = (options.clock.now(), vec![topic]);
+                    let cause = SilenceCause::Overflow { messages };
+                    room.send(PubSubNews::Gap { since: Some(fine), until, cause, topics });
+                }
+                fine = options.clock.now();
             }
             () = sleep(options.ping_interval) => {
                 if let Err(error) = link.ask("PING", &cmd("PING")).await {
@@ -264,7 +279,7 @@ async fn session(
                 shared.hear(options.clock);
             }
         }
-        if shared.lost.load(Ordering::Relaxed) == 0 {
+        if shared.lost.iter().all(|lost| lost.load(Ordering::Relaxed) == 0) {
             fine = options.clock.now();
         }
     }

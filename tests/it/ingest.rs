@@ -1,5 +1,7 @@
 //! Redis to news and back, against real redis-servers.
 
+mod anew;
+mod lease;
 mod pubsub;
 mod refused;
 mod speed;

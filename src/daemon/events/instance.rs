@@ -10,10 +10,17 @@ use tracing::warn;
 
 const FILE_NAME: &str = "instance";
 
-/// The id of the daemon whose state lies in `directory`: made once, and the same after every
-/// restart, so that one that was killed goes on where it was at once. Where it cannot be kept it is
-/// made anew, and a restart has to wait until the name is free.
+/// This start of the daemon whose state lies in `directory`: the daemon's id, a colon, and
+/// something that no other start has, which tells it from one with a copy of that state.
 pub(super) fn id(directory: &Path) -> String {
+    let start = fresh();
+    format!("{}:{}", lasting(directory), start.get(..16).unwrap_or(&start))
+}
+
+/// The id of the daemon: made once, and the same after every restart, so that one that was killed
+/// goes on where it was at once. Where it cannot be kept it is made anew, and a restart has to wait
+/// until the name is free.
+fn lasting(directory: &Path) -> String {
     let path = directory.join(FILE_NAME);
     match read(&path) {
         Ok(Some(id)) => return id,
@@ -44,11 +51,11 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 }
 
 /// Under another name first: a file that is half-written would be another id.
-fn keep(path: &Path, id: &str) -> io::Result<()> {
+pub(super) fn keep(path: &Path, text: &str) -> io::Result<()> {
     let beside = path.with_extension("new");
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    writeln!(file, "{id}")?;
+    writeln!(file, "{text}")?;
     file.sync_all()?;
     fs::rename(&beside, path)
 }
@@ -70,12 +77,15 @@ mod tests {
     #[test]
     fn is_the_same_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let first = id(directory.path());
-        assert_eq!(id(directory.path()), first);
+        let first = lasting(directory.path());
+        assert_eq!(lasting(directory.path()), first);
         fs::write(directory.path().join(FILE_NAME), "x").unwrap();
-        let second = id(directory.path());
+        let second = lasting(directory.path());
         assert!(second != first && second.len() == 32);
-        assert_eq!(id(directory.path()), second);
-        assert_eq!(id(Path::new("/nowhere")).len(), 32);
+        assert_eq!(lasting(directory.path()), second);
+        assert_eq!(lasting(Path::new("/nowhere")).len(), 32);
+        let starts = [id(directory.path()), id(directory.path())];
+        assert!(starts.iter().all(|start| start.starts_with(&format!("{second}:"))));
+        assert_ne!(starts[0], starts[1]);
     }
 }

@@ -68,10 +68,16 @@ impl Events {
                     warn!("{name}: {}", chain(&fault));
                 }
             }
-            StreamNews::OtherInstance { instance } => {
+            StreamNews::OtherInstance { instance, is_copy } => {
+                let remedy = if is_copy {
+                    "it has a copy of this one's state directory, as a cloned machine has, or the \
+                     same: it needs another name ([redis] name) and a state directory of its own"
+                } else {
+                    "one of the two needs another name ([redis] name)"
+                };
                 let problem = format!(
-                    "another daemon follows it as {}, too (instance {}): one of the two needs \
-                     another name ([redis] name); nothing is read here until then",
+                    "another daemon follows it as {}, too (instance {}): {remedy}; nothing is read \
+                     here until then",
                     self.host,
                     Untrusted(&instance)
                 );
@@ -112,12 +118,12 @@ impl Events {
             }
         };
         let debounce = settings.debounce;
-        Some(Work { origin, event: id, meaning, debounce, received, failures: 0 })
+        Some(Work { origin, event: id, meaning, debounce, received, failures: 0, put_off: 0 })
     }
 
     /// What is to be done about news of the channels.
     pub(super) fn of_channel(&mut self, news: PubSubNews) -> Vec<Work> {
-        let mut topics: Vec<_> =
+        let topics: Vec<_> =
             self.sources.topics.iter().filter_map(|at| self.subscribed.get(*at).cloned()).collect();
         match news {
             PubSubNews::Message(message) => {
@@ -127,7 +133,9 @@ impl Events {
                 each.filter_map(|it| self.of_message(&it, &message.channel, &message.payload))
                     .collect()
             }
-            PubSubNews::Gap { cause, .. } => {
+            PubSubNews::Gap { cause, topics: concerned, .. } => {
+                let mut topics: Vec<_> =
+                    concerned.into_iter().filter_map(|at| topics.get(at).cloned()).collect();
                 if cause == SilenceCause::Started {
                     // The daemon looks at everything anyway when it starts.
                     topics.retain(|it| it.settings.on_gap == OnGap::Ban);
@@ -186,7 +194,7 @@ impl Events {
         match meaning {
             Ok(meaning) => {
                 let debounce = settings.debounce;
-                Some(Work { origin, event, meaning, debounce, received, failures: 0 })
+                Some(Work { origin, event, meaning, debounce, received, failures: 0, put_off: 0 })
             }
             Err(Nothing::Elsewhere) => {
                 self.count(&origin, EventResult::Elsewhere);
@@ -219,12 +227,20 @@ impl Events {
             }
         };
         let debounce = HTTP_DEBOUNCE;
-        let work = Work { origin, event: ticket, meaning, debounce, received, failures: 0 };
+        let work =
+            Work { origin, event: ticket, meaning, debounce, received, failures: 0, put_off: 0 };
         let key = self.key();
         let invalidation = work.invalidation(key);
-        if driver.invalidate(vec![invalidation]).pop().is_none_or(|result| result.is_err()) {
-            self.count(&work.origin, EventResult::Lost);
-            return drop(reply.send(Err(Refused::Full)));
+        match driver.invalidate(vec![invalidation]).pop() {
+            Some(Ok(())) => {}
+            Some(Err(fault)) if fault.is_final() => {
+                self.count(&work.origin, EventResult::Refused);
+                return drop(reply.send(Err(Refused::Event(chain(&fault)))));
+            }
+            Some(Err(_)) | None => {
+                self.count(&work.origin, EventResult::Lost);
+                return drop(reply.send(Err(Refused::Full)));
+            }
         }
         self.open.insert(key, work);
         let (tell, stored) = oneshot::channel();
@@ -247,7 +263,7 @@ impl Events {
         match meaning {
             Ok(meaning) => {
                 let debounce = settings.debounce;
-                Some(Work { origin, event, meaning, debounce, received, failures: 0 })
+                Some(Work { origin, event, meaning, debounce, received, failures: 0, put_off: 0 })
             }
             Err(Nothing::Elsewhere) => None,
             Err(Nothing::Refused(why)) => {

@@ -22,6 +22,7 @@ use crate::net::tls::TlsClient;
 use crate::systemd::{CredentialError, Credentials};
 
 use super::super::peers::secret_source;
+use super::followed::Followed;
 
 /// So much news of one stream is handed over at a time.
 const AT_ONCE: usize = 256;
@@ -97,9 +98,13 @@ impl Sources {
                         StreamOptions::new(&stream.key, name.as_str(), instance, clock);
                     options.replies.clone_from(&stream.replies);
                     options.nodes.clone_from(&nodes);
+                    let directory = &config.daemon.state_dir;
+                    let followed = Followed::of(directory, name.as_str(), &stream.key);
+                    options.followed = followed.up_to();
                     let reader = StreamReader::start(redis.clone(), options);
                     handle = Some(reader.handle());
-                    sources.tasks.spawn(forward(place, reader, sender.clone(), stopped.clone()));
+                    let (sender, stopped) = (sender.clone(), stopped.clone());
+                    sources.tasks.spawn(forward(place, reader, followed, sender, stopped));
                 }
                 EventSource::Channel(pattern) => {
                     sources.topics.push(place);
@@ -140,9 +145,11 @@ impl Sources {
 async fn forward(
     place: usize,
     mut reader: StreamReader,
+    mut followed: Followed,
     into: mpsc::Sender<Arrival>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let handle = reader.handle();
     loop {
         let mut news = Vec::new();
         tokio::select! {
@@ -153,8 +160,10 @@ async fn forward(
         }
         // A loop that has ended takes nothing any more: the reader is to be stopped then.
         let _ = into.send(Arrival::Stream(place, news)).await;
+        followed.reached(handle.done_up_to()).await;
     }
     reader.stop(STOP).await;
+    followed.keep(handle.done_up_to()).await;
 }
 
 async fn forward_messages(mut subscriber: Subscriber, into: mpsc::Sender<Arrival>) {

@@ -62,6 +62,13 @@ impl Ledger {
             && waiting_bytes.saturating_add(bytes) <= self.limits.bytes
     }
 
+    /// Whether these bans would fit in if there were nothing else.
+    #[must_use]
+    pub fn could_hold(&self, bans: &[BanText], nodes: usize) -> bool {
+        let bytes = bans.iter().map(|ban| Entry::weight_of(ban, nodes)).sum::<usize>();
+        bans.len() <= self.limits.entries && bytes <= self.limits.bytes
+    }
+
     pub(super) fn keep_bounds(&mut self, now: Timestamp) {
         while let Some(oldest) = self.entries.values().next() {
             if now.since(oldest.issued) < self.limits.age {

@@ -364,10 +364,19 @@ fn no_more_are_open_than_fit() {
     site.invalidate(site.event(1, &[1])).unwrap();
     assert_eq!(site.invalidate(site.event(1, &[1])), Err(InvalidationError::KeyInUse { key: 1 }));
     let many: Vec<usize> = (0..1_000).collect();
-    let nodes: Vec<_> = (0..201).map(name).collect();
-    let event = Invalidation { nodes, ..site.event(2, &many) };
-    let fault = site.invalidate(event).unwrap_err();
-    assert!(matches!(fault, InvalidationError::TooLarge { got: 201_001, .. }), "{fault:?}");
+    let mut many_at = |nodes: usize| {
+        let nodes: Vec<_> = (0..nodes).map(name).collect();
+        let fault = site.invalidate(Invalidation { nodes, ..site.event(2, &many) }).unwrap_err();
+        (fault.is_final(), fault)
+    };
+    let limit = 200_000;
+    assert_eq!(many_at(200), (false, InvalidationError::TooLarge { got: 200_001, limit }));
+    // By itself: it does not fit once the other is settled either.
+    assert_eq!(many_at(201), (true, InvalidationError::NeverNamed { got: 201_000, limit }));
+    let long = |n| BanText::new(&format!("obj.http.x == {}{n}", "a".repeat(60_000))).unwrap();
+    let event = Invalidation { bans: (0..600).map(long).collect(), ..site.event(2, &[1]) };
+    let never = InvalidationError::NeverFits { bans: 600, nodes: 1 };
+    assert_eq!(site.invalidate(event), Err(never));
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub(super) struct Outstanding {
     /// What the server would not have set aside, to be tried again later.
     postponed: BTreeMap<StreamId, SetAside>,
     answers: VecDeque<Vec<u8>>,
+    /// Whatever is not in `entries` and no newer than this is done with.
+    reached: Option<StreamId>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +50,7 @@ impl Outstanding {
             set_aside: BTreeMap::new(),
             postponed: BTreeMap::new(),
             answers: VecDeque::new(),
+            reached: None,
         }
     }
 
@@ -67,6 +70,18 @@ impl Outstanding {
         self.bytes += bytes;
         self.entries.insert(id, Held { bytes });
         true
+    }
+
+    /// All up to there was read, and is done with or [added](Self::add).
+    pub(super) fn reached(&mut self, id: StreamId) {
+        self.reached = Some(id);
+    }
+
+    /// All up to there is done with, at the server as well; `None` before anything was read.
+    pub(super) fn done_up_to(&self) -> Option<StreamId> {
+        let reached = self.reached?;
+        let oldest = self.entries.keys().next();
+        Some(oldest.map_or(reached, |id| id.predecessor().min(reached)))
     }
 
     /// The ids of everything that is not finished at the server.
@@ -191,6 +206,22 @@ mod tests {
         held.forget(&[id(1)]);
         assert_eq!((held.room(), held.len()), (1, 1));
         assert!(held.is_written());
+    }
+
+    #[test]
+    fn it_is_known_how_far_all_is_done_with() {
+        let mut held = Outstanding::new(10, 100);
+        assert_eq!(held.done_up_to(), None);
+        held.reached(id(3));
+        assert_eq!(held.done_up_to(), Some(id(3)));
+        held.add(id(4), 1);
+        held.add(id(5), 1);
+        held.reached(id(5));
+        held.finish(id(5));
+        held.forget(&[id(5)]);
+        assert_eq!(held.done_up_to(), Some(id(4).predecessor()));
+        held.forget(&[id(4)]);
+        assert_eq!(held.done_up_to(), Some(id(5)));
     }
 
     #[test]

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value, cmd};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::outstanding::SetAside;
 use super::progress::Progress;
-use super::session::{MOST_AT_ONCE, Memory, NobodyListens, refused, tell};
+use super::session::{MOST_AT_ONCE, Memory, NobodyListens, begin_anew, refused, tell};
 use super::{Entry, GapCause, Shared, StreamNews};
 use crate::ingest::connection::{LONGEST_REPLY, Link};
-use crate::ingest::error::IngestError;
+use crate::ingest::error::{IngestError, Kind};
 use crate::ingest::reply::{self, Fields};
 use crate::ingest::{StreamId, StreamOptions};
 
@@ -21,6 +22,9 @@ const CONSUMER: &str = "daemon";
 /// a reply.
 const WAIT: Duration = Duration::from_secs(5);
 
+/// The pause between two looks for what others took with them; longer than a read of theirs waits.
+const RECOVER: Duration = Duration::from_secs(6);
+
 /// Reads on a connection of its own, since a read that waits holds up whatever comes behind it.
 pub(super) struct Reading<'a> {
     link: Link,
@@ -30,6 +34,8 @@ pub(super) struct Reading<'a> {
     news: &'a mpsc::Sender<StreamNews>,
     memory: &'a mut Memory,
     progress: Progress,
+    /// When it is looked again for what others took with them.
+    recover_at: Instant,
 }
 
 /// Why reading ends.
@@ -59,19 +65,17 @@ impl<'a> Reading<'a> {
         memory: &'a mut Memory,
         progress: Progress,
     ) -> Self {
-        Self { link, options, group: options.group(), shared, news, memory, progress }
+        let (group, recover_at) = (options.group(), Instant::now());
+        Self { link, options, group, shared, news, memory, progress, recover_at }
     }
 
     /// First what was delivered and not finished, then what is new, until it fails. Once nobody
     /// listens it only waits, for what was finished is still to be written.
     pub(super) async fn run(mut self) -> IngestError {
-        let stop = match self.recover().await {
-            Err(stop) => stop,
-            Ok(()) => loop {
-                if let Err(stop) = self.read_on().await {
-                    break stop;
-                }
-            },
+        let stop = loop {
+            if let Err(stop) = self.read_on().await {
+                break stop;
+            }
         };
         match stop {
             Stop::Failed(error) => error,
@@ -82,6 +86,10 @@ impl<'a> Reading<'a> {
     /// What is there is read together with a look at the stream; once there is nothing, a read
     /// waits for more.
     async fn read_on(&mut self) -> Result<(), Stop> {
+        if Instant::now() >= self.recover_at {
+            self.recover().await?;
+            self.recover_at = Instant::now() + RECOVER;
+        }
         let count = self.room().await;
         if self.catch_up(count).await? == 0 {
             let read = self.read_command(count, Some(WAIT));
@@ -100,8 +108,15 @@ impl<'a> Reading<'a> {
         }
         let mut both = Pipeline::new();
         both.cmd("XINFO").arg("STREAM").arg(&self.options.stream);
-        both.add_command(read);
-        let answers = self.link.transact("XREADGROUP", &both).await?.unwrap_or_default();
+        both.add_command(read.clone());
+        let answers = match self.link.transact("XREADGROUP", &both).await {
+            // It takes no transactions then, and is read all the same.
+            Err(IngestError { kind: Kind::OutOfMemory, .. }) => {
+                let answer = self.link.ask("XREADGROUP", &read).await?;
+                return self.hand_over_new(answer).await;
+            }
+            answers => answers?.unwrap_or_default(),
+        };
         let mut answers = answers.into_iter();
         let (Some(info), Some(entries)) = (answers.next(), answers.next()) else {
             return Err(self.link.unexpected("XREADGROUP", "two answers").into());
@@ -112,6 +127,11 @@ impl<'a> Reading<'a> {
         let info = reply::stream_info(&info)
             .ok_or_else(|| self.link.unexpected("XINFO STREAM", "a stream"))?;
         self.memory.inspected();
+        if info.last < self.progress.last() {
+            let cause = GapCause::WentBack;
+            tell(self.news, StreamNews::Gap { lost: None, cause }).await?;
+            self.progress = begin_anew(&mut self.link, &self.options.stream, &self.group).await?;
+        }
         let loss = self.progress.check(&info);
         if let Some(lost) = loss {
             let lost = Some(lost);
@@ -138,21 +158,24 @@ impl<'a> Reading<'a> {
     }
 
     /// Hands over what was delivered before and is not in the hands of the program: all of it
-    /// after a start, what the last connection took with it otherwise.
+    /// after a start, what the last connection took with it otherwise. That may be seen late: what
+    /// it waited with at the server is given away there until the server knows that it is gone.
     async fn recover(&mut self) -> Result<(), Stop> {
         let mut from = StreamId::ZERO;
         loop {
-            let count = self.room().await;
             // Looked at before the question: what is finished between question and answer is
             // no news.
             let known = self.shared.lock().ids();
             let mut ask = cmd("XPENDING");
             ask.arg(&self.options.stream).arg(&self.group).arg(from.to_string()).arg("+");
-            ask.arg(count);
+            ask.arg(MOST_AT_ONCE);
             let answer = self.link.ask("XPENDING", &ask).await?;
             let page = reply::pending(&answer)
                 .ok_or_else(|| self.link.unexpected("XPENDING", "a list of entries"))?;
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else {
+                self.shared.lock().reached(self.progress.last());
+                return Ok(());
+            };
             from = last.id.successor();
             let mut wanted = Vec::with_capacity(page.len());
             for line in page {
@@ -166,7 +189,10 @@ impl<'a> Reading<'a> {
                     wanted.push(line);
                 }
             }
-            self.claim(wanted).await?;
+            while !wanted.is_empty() {
+                let count = self.room().await.min(wanted.len());
+                self.claim(wanted.drain(..count).collect()).await?;
+            }
         }
     }
 
@@ -229,6 +255,7 @@ impl<'a> Reading<'a> {
         for (id, fields) in entries {
             self.hand_over(id, fields.unwrap_or_default(), 1).await?;
         }
+        self.shared.lock().reached(self.progress.last());
         Ok(count)
     }
 

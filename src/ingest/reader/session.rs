@@ -43,6 +43,8 @@ pub(super) struct Memory {
     pub(super) uninspected: Option<Instant>,
     /// How long it will not be looked up after the next answer that is too long.
     pub(super) pause: Duration,
+    /// Whether the name was ours since the start.
+    held: bool,
     /// The other instance that was told of.
     other: Option<String>,
 }
@@ -56,6 +58,7 @@ impl Default for Memory {
             suspect: None,
             uninspected: None,
             pause: UNINSPECTED,
+            held: false,
             other: None,
         }
     }
@@ -102,7 +105,9 @@ pub(super) async fn run(
             Ok(End::OtherInstance(instance)) => {
                 if memory.other.as_ref() != Some(&instance) {
                     memory.other = Some(instance.clone());
-                    if tell(&news, StreamNews::OtherInstance { instance }).await.is_err() {
+                    let is_copy = lease::is_ours(instance.as_bytes(), &options.instance);
+                    let other = StreamNews::OtherInstance { instance, is_copy };
+                    if tell(&news, other).await.is_err() {
                         return;
                     }
                 }
@@ -153,15 +158,16 @@ async fn session(
     up: &mut bool,
 ) -> Result<End, IngestError> {
     let mut commands = Link::open(redis, Purpose::Keys).await?;
-    if let Holder::Other(instance) = lease::renew(&mut commands, options).await? {
+    if let Holder::Other(instance) = lease::renew(&mut commands, options, memory.held).await? {
         return Ok(End::OtherInstance(instance));
     }
+    memory.held = true;
     memory.other = None;
     if shared.is_stopping() {
         let writing = Writing::new(commands, options, shared, news);
         return writing.run().await;
     }
-    let (group, progress) = enter_group(&mut commands, options, news, memory).await?;
+    let (group, progress) = enter_group(&mut commands, options, shared, news, memory).await?;
     let link = Link::open(redis, Purpose::Keys).await?;
     let mut writing = Writing::new(commands, options, shared, news);
     writing.announce().await?;
@@ -180,19 +186,26 @@ async fn session(
 async fn enter_group(
     link: &mut Link,
     options: &StreamOptions,
+    shared: &Shared,
     news: &mpsc::Sender<StreamNews>,
     memory: &mut Memory,
 ) -> Result<(GroupStart, Progress), IngestError> {
     let (stream, group) = (&options.stream, options.group());
     // Somebody who deletes a stream that is followed loses nothing that is added afterwards: ids
-    // only grow, since they are times.
-    let known = memory.last;
+    // grow, since they are times. Where they do not, that is seen below.
+    let known = memory.last.or(options.followed);
     let from = known.map_or_else(|| "$".to_owned(), |id| id.to_string());
     let mut create = cmd("XGROUP");
     create.arg("CREATE").arg(stream).arg(&group).arg(from).arg("MKSTREAM");
+    let mut refusal = None;
     let created = match link.ask("XGROUP CREATE", &create).await {
         Ok(_) => true,
         Err(IngestError { kind: Kind::Rejected { ref code, .. }, .. }) if code == "BUSYGROUP" => {
+            false
+        }
+        // Refused before the server looks whether it is there, which it may be.
+        Err(error) if matches!(error.kind, Kind::OutOfMemory) => {
+            refusal = Some(error);
             false
         }
         Err(error) => return Err(error),
@@ -205,19 +218,44 @@ async fn enter_group(
     let inspect = memory.inspects();
     let mut ask = Pipeline::new();
     ask.cmd("XINFO").arg("GROUPS").arg(stream);
+    ask.cmd("XPENDING").arg(stream).arg(&group);
     if inspect {
         ask.cmd("XINFO").arg("STREAM").arg(stream);
     }
-    let answers = link.transact("XINFO", &ask).await?.unwrap_or_default();
+    let answers = match link.transact("XINFO", &ask).await {
+        // It takes no transactions then.
+        Err(error) if matches!(error.kind, Kind::OutOfMemory) => {
+            link.ask_all("XINFO", &ask).await?
+        }
+        answers => answers?.unwrap_or_default(),
+    };
     let info = answers
         .first()
         .and_then(|answer| reply::group_info(answer, &group))
-        .ok_or_else(|| link.unexpected("XINFO GROUPS", "the group"))?;
+        .ok_or_else(|| refusal.unwrap_or_else(|| link.unexpected("XINFO GROUPS", "the group")))?;
+    let stream_info = answers.get(2).and_then(reply::stream_info);
+    let start = match created {
+        true if known.is_none() => GroupStart::New,
+        _ => GroupStart::Resumed(info.delivered),
+    };
+    if stream_info.is_some_and(|stream| stream.last < info.delivered) {
+        if !(created && known.is_some()) {
+            let _ = tell(news, StreamNews::Gap { lost: None, cause: GapCause::WentBack }).await;
+        }
+        let progress = begin_anew(link, stream, &group).await?;
+        memory.last = Some(progress.last());
+        memory.position = None;
+        shared.lock().reached(progress.last());
+        return Ok((GroupStart::Resumed(progress.last()), progress));
+    }
+    // What is older than anything unfinished is done with.
+    let oldest = answers.get(1).and_then(reply::oldest_pending);
+    let done = oldest.map_or(info.delivered, |id| id.predecessor().min(info.delivered));
     // A group at the end of the stream stands at its last number, whatever the server's counter of
     // the group says: a new group has none, and a restart of the server sets it back. What was added
     // to a new one since it was made (a moment ago) is read, not lost, and not counted as read.
     let at_end = || {
-        let stream = answers.get(1).and_then(reply::stream_info)?;
+        let stream = stream_info?;
         stream.added.filter(|_| stream.last <= info.delivered)
     };
     let remembered = memory.position.filter(|(at, _)| !created && *at == info.delivered);
@@ -234,11 +272,21 @@ async fn enter_group(
         }
     }
     memory.last = Some(info.delivered);
-    let start = match created {
-        true if known.is_none() => GroupStart::New,
-        _ => GroupStart::Resumed(info.delivered),
-    };
+    shared.lock().reached(done);
     Ok((start, Progress::new(info.delivered, position)))
+}
+
+/// Has a group that stands behind the end of its stream read all of it: the stream was made anew,
+/// or is an older copy, and what is added to it would be passed over until its ids have caught up.
+pub(super) async fn begin_anew(
+    link: &mut Link,
+    stream: &str,
+    group: &str,
+) -> Result<Progress, IngestError> {
+    let mut set = cmd("XGROUP");
+    set.arg("SETID").arg(stream).arg(group).arg(StreamId::ZERO.to_string());
+    link.ask("XGROUP SETID", &set).await?;
+    Ok(Progress::new(StreamId::ZERO, None))
 }
 
 /// The first error among answers.

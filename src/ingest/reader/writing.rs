@@ -62,7 +62,7 @@ impl<'a> Writing<'a> {
             let now = Instant::now();
             if now >= self.lease_at {
                 self.lease_at = now + self.options.lease / 3;
-                if let Holder::Other(name) = lease::renew(&mut self.link, self.options).await? {
+                if let Holder::Other(name) = self.renew().await? {
                     return Ok(End::OtherInstance(name));
                 }
                 self.shared.lock().resume();
@@ -76,6 +76,10 @@ impl<'a> Writing<'a> {
                 () = sleep_until(self.lease_at.min(self.announce_at)) => {}
             }
         }
+    }
+
+    async fn renew(&mut self) -> Result<Holder, IngestError> {
+        lease::renew(&mut self.link, self.options, true).await
     }
 
     /// Notes beside the stream that this host follows it.

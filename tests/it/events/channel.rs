@@ -89,3 +89,23 @@ fn a_gap_can_be_answered_with_a_ban() {
     stage.redis.start_again();
     until("it is banned again", || stage.taken() > before);
 }
+
+#[test]
+fn a_long_message_is_a_gap_of_its_own_channel_alone() {
+    let other = "[[subscription]]\nchannel = \"other\"\nban = \"obj.http.x-other == {payload}\"\n\
+                 on_gap = \"ban\"\n";
+    let stage = Stage::set(&format!("{MODELS}{other}"));
+    stage.wait_for_up("other");
+    let gaps = |name: &str| {
+        let label = format!("subscription=\"{name}\"");
+        stage.daemon.metric("purgewatch_subscription_gaps_total", &[&label])
+    };
+    // Of the start.
+    stage.daemon.wait("its scope is banned", || stage.taken() == 1.0);
+    let long = "redis.call('PUBLISH', 'invalidate:model:one', string.rep('x', 300000))";
+    stage.redis.cli(&["EVAL", long, "0"]);
+    stage.daemon.wait("the gap is counted", || gaps(NAME) == Some(1.0));
+    publish(&stage, "other", "after");
+    stage.daemon.wait("what came behind it is taken", || stage.taken() >= 2.0);
+    assert_eq!((gaps("other"), stage.taken()), (Some(1.0), 2.0));
+}

@@ -171,6 +171,36 @@ fn a_ticket_tells_later() {
     until("both were taken", || stage.bans("obj.http.x-model").len() == 2);
 }
 
+/// What names more than all that may be open would be put off for ever.
+#[test]
+fn what_can_never_be_taken_in_is_refused_with_the_reason() {
+    let many: String = (1..=200)
+        .map(|n| {
+            format!(
+                "[[node]]\nname = \"far-{n}\"\nhttp = \"http://127.0.9.{n}:9\"\n\
+                 admin = \"127.0.9.{n}:10\"\nsecret_file = \"/nowhere\"\n\
+                 admin_interval = \"1h\"\n"
+            )
+        })
+        .collect();
+    let (stage, address) = stage(&format!("{}{many}", super::STREAM));
+    stage.wait_for_up("inv");
+    let bans: Vec<_> = (0..1_000).map(|n| format!("\"obj.http.x-model == m{n}\"")).collect();
+    let event = format!("{{\"bans\": [{}]}}", bans.join(","));
+    let (status, _, body) = post(address, TOKEN, &event);
+    assert_eq!(status, 422, "{body}");
+    assert!(body.contains("it has to be sent in parts"), "{body}");
+    let id = stage.add(&["event", &event]);
+    stage.wait_for_confirmation(&id, "refused");
+    let aside = stage.redis.cli(&["XRANGE", "inv:set-aside", "-", "+"]);
+    assert!(aside.contains("names 201000 bans and endpoints"), "{aside}");
+    // A part of it, as it says.
+    let part = event.replacen('{', "{\"nodes\": [\"cache-01\"], ", 1);
+    let id = stage.add(&["event", &part]);
+    stage.wait_for_confirmation(&id, "taken");
+    until("nothing waits", || stage.pending() == 0);
+}
+
 #[test]
 fn no_more_than_the_rate() {
     let (_stage, address) = stage("max_rate = 2.0\n");

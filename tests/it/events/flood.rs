@@ -113,3 +113,33 @@ fn a_node_that_takes_nothing_for_a_while_holds_reading_up() {
     let expected: Vec<_> = (0..5_000).map(|n| format!("obj.http.x-model == m{n}")).collect();
     assert!(stage.bans("obj.http.x-model == m") == expected, "in order");
 }
+
+/// What is put off for want of room has not failed yet: it is tried as often as anything else.
+#[test]
+fn being_put_off_is_no_failed_proof() {
+    let stage = Stage::of_stream("max_attempts = 3\n");
+    stage.path.set_blocked(true);
+    // As many bans as are kept.
+    for n in 0..10 {
+        let bans: Vec<_> =
+            (0..1_000).map(|m| format!("\"obj.http.x-model == m{n}-{m}\"")).collect();
+        stage.add(&["event", &format!("{{\"bans\": [{}]}}", bans.join(","))]);
+    }
+    let ban = "obj.http.x-model == nope";
+    let id = stage.add(&["ban", ban, "verify", "rec", "prove", "1s"]);
+    let put_off = format!("event {id}: put off: ");
+    stage.daemon.wait("it is put off", || stage.daemon.log().contains(&put_off));
+    thread::sleep(Duration::from_secs(8));
+    assert_eq!(stage.daemon.log().matches("put off: ").count(), 1, "{}", stage.daemon.log());
+    // Now the bans reach the node, and this one proves nothing.
+    stage.origin.serve(super::PATH, super::cacheable("two"));
+    stage.path.set_blocked(false);
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while stage.redis.cli(&["XLEN", "inv:set-aside"]) != "1" {
+        assert!(Instant::now() < deadline, "{}", stage.daemon.log());
+        thread::sleep(Duration::from_millis(100));
+    }
+    let aside = stage.redis.cli(&["XRANGE", "inv:set-aside", "-", "+"]);
+    assert!(aside.contains("(tried 3 times)"), "{aside}");
+    stage.daemon.wait("each try sent it", || stage.taken() == 10_003.0);
+}

@@ -69,6 +69,7 @@ fn what_cannot_be_carried_out_is_set_aside_and_nothing_behind_it_waits() {
     let stage = Stage::of_stream("");
     let broken = [
         stage.add(&["event", "{\"bans\": [\"obj.http.x-model == one\""]),
+        stage.add(&["event", "[1, \"x\", [\"obj.http.x-model == one\"]]"]),
         stage.add(&["ban", "obj.http.x-model == one\nvcl.use boot"]),
         stage.add(&["ban", "obj.http.x-model"]),
         stage.add(&["nothing", "known"]),
@@ -95,8 +96,8 @@ fn what_cannot_be_carried_out_is_set_aside_and_nothing_behind_it_waits() {
     assert!(reasons.contains("this ban matches everything"), "{reasons}");
     assert!(reasons.contains("\"everything\": true"), "{reasons}");
     stage.daemon.wait("they are counted", || {
-        stage.daemon.metric("purgewatch_events_set_aside_total", &[]) == Some(10.0)
-            && stage.results("inv", "refused") == Some(10.0)
+        stage.daemon.metric("purgewatch_events_set_aside_total", &[]) == Some(11.0)
+            && stage.results("inv", "refused") == Some(11.0)
     });
     assert!(!stage.daemon.log().contains('\u{1b}'), "{}", stage.daemon.log());
     // For a node of another host.
@@ -107,7 +108,7 @@ fn what_cannot_be_carried_out_is_set_aside_and_nothing_behind_it_waits() {
     let large = format!("XADD inv * ban \"obj.http.x == {}\"\n", "a".repeat(1_000_000));
     stage.redis.cli_lines(&large);
     until("it is set aside", || {
-        stage.redis.cli(&["XLEN", "inv:set-aside"]) == "11" && stage.pending() == 0
+        stage.redis.cli(&["XLEN", "inv:set-aside"]) == "12" && stage.pending() == 0
     });
 }
 
@@ -196,6 +197,74 @@ fn two_daemons_with_one_name() {
     let id = stage.add(&["ban", "obj.http.x-model == one"]);
     stage.wait_for_confirmation(&id, "taken");
     assert_eq!(stage.bans("obj.http.x-model == one").len(), 1);
+}
+
+/// What a redis-cli, a flush or a restart without persistence takes away while the daemon is
+/// stopped.
+#[test]
+fn a_group_that_is_gone_after_a_stop_is_a_gap() {
+    let mut stage = Stage::of_stream("verify = [\"rec\"]\n");
+    let gaps = |stage: &Stage| stage.daemon.metric("purgewatch_subscription_gaps_total", &[]);
+    let id = stage.add(&["ban", "obj.http.x-model == read"]);
+    stage.wait_for_confirmation(&id, "taken");
+    until("it is acknowledged", || stage.pending() == 0);
+    let takes_away = [
+        &["XGROUP", "DESTROY", "inv", "purgewatch:host-1"][..],
+        &["FLUSHALL"],
+        &["XTRIM", "inv", "MAXLEN", "10"],
+    ];
+    for (n, command) in takes_away.into_iter().enumerate() {
+        if n == 1 {
+            stage.daemon.kill();
+        } else {
+            assert!(stage.daemon.stop().success());
+        }
+        stage.redis.cli(command);
+        let ban = format!("obj.http.x-model == missed{n}");
+        stage.add(&["ban", &ban]);
+        stage.daemon.start_again();
+        until("what came meanwhile is taken", || !stage.bans(&ban).is_empty());
+        let expected = if n < 2 { 1.0 } else { 0.0 };
+        stage.daemon.wait("it is counted", || gaps(&stage) == Some(expected));
+    }
+    assert_eq!(stage.bans("obj.http.x-model == read").len(), 1, "done before the stop");
+    let log = stage.daemon.log();
+    assert_eq!(log.matches("(group_deleted)").count(), 2, "{log}");
+}
+
+#[test]
+fn a_clone_of_this_host_is_told_from_a_restart() {
+    let stage = Stage::of_stream("");
+    let config = std::fs::read_to_string(stage.daemon.config()).unwrap();
+    let rest = format!("[defaults]{}", config.split_once("[defaults]").unwrap().1);
+    let mut clone = Daemon::start(&rest.replace("host-1", "host-2"));
+    assert!(clone.stop().success());
+    for file in std::fs::read_dir(stage.daemon.state_dir()).unwrap() {
+        let file = file.unwrap().path();
+        let name = file.file_name().unwrap();
+        if name == "instance" || name.to_str().unwrap().starts_with("stream-") {
+            std::fs::copy(&file, clone.state_dir().join(name)).unwrap();
+        }
+    }
+    let config = std::fs::read_to_string(clone.config()).unwrap();
+    std::fs::write(clone.config(), config.replace("host-2", "host-1")).unwrap();
+    clone.start_again();
+    let said = "it has a copy of this one's state directory";
+    stage.daemon.wait("it says so", || stage.daemon.log().contains(said));
+    assert!(!clone.log().contains(said), "{}", clone.log());
+    let label = ["subscription=\"inv\""];
+    let up = |daemon: &Daemon| daemon.metric("purgewatch_subscription_up", &label);
+    stage.daemon.wait("it reads nothing", || up(&stage.daemon) == Some(0.0));
+    for n in 0..5 {
+        let id = stage.add(&["ban", &format!("obj.http.x-model == c{n}")]);
+        stage.wait_for_confirmation(&id, "taken");
+    }
+    let taken = || clone.metric("purgewatch_events_total", &["result=\"taken\""]);
+    clone.wait("all were taken there", || taken() == Some(5.0));
+    // A restart of the one that reads takes no time.
+    clone.kill();
+    clone.start_again();
+    clone.wait("it goes on", || up(&clone) == Some(1.0));
 }
 
 #[test]

@@ -67,7 +67,7 @@ async fn gap(subscriber: &mut Subscriber) -> (Duration, SilenceCause, Vec<&'stat
     loop {
         match news(subscriber).await {
             PubSubNews::Down(error) => down.push(error.label()),
-            PubSubNews::Gap { since, until, cause } => {
+            PubSubNews::Gap { since, until, cause, .. } => {
                 return (until.since(since.expect("when it was lost")), cause, down);
             }
             other => panic!("unexpected: {other:?}"),
@@ -108,20 +108,28 @@ async fn a_frozen_server_is_a_gap() {
 #[tokio::test]
 async fn what_does_not_fit_is_counted() {
     let redis = Redis::start_forgetful();
+    // Two topics of one name: what is lost is lost for each.
     let small = SubscriberOptions { queue: 10, ..options() };
     let mut subscriber = started(&redis, small).await;
     redis.cli_lines(&"PUBLISH deploy x\n".repeat(1_000));
     tokio::time::sleep(Duration::from_millis(300)).await;
     let (mut messages, mut lost) = (0, 0);
-    while messages + lost < 1_000 {
+    let mut of_other = 0;
+    while messages + lost < 1_000 || of_other < lost {
         match news(&mut subscriber).await {
             PubSubNews::Message(_) => messages += 1,
-            PubSubNews::Gap { cause: SilenceCause::Overflow { messages }, .. } => lost += messages,
+            PubSubNews::Gap { cause: SilenceCause::Overflow { messages }, topics, .. } => {
+                match topics[..] {
+                    [0] => lost += messages,
+                    [2] => of_other += messages,
+                    _ => panic!("lost from {topics:?}"),
+                }
+            }
             other => panic!("unexpected: {other:?}"),
         }
     }
     assert!(lost > 900, "{lost}");
-    assert_eq!(messages + lost, 1_000);
+    assert_eq!((messages + lost, of_other), (1_000, lost));
 }
 
 #[tokio::test]
@@ -130,15 +138,17 @@ async fn a_message_that_is_too_long_is_a_gap() {
     let mut subscriber = started(&redis, options()).await;
     redis.cli(&["EVAL", "redis.call('PUBLISH', 'deploy', string.rep('x', 300000))", "0"]);
     redis.cli(&["PUBLISH", "deploy", "short"]);
-    let (mut lost, mut short) = (0, false);
-    while lost == 0 || !short {
+    let (mut lost, mut short) = (Vec::new(), false);
+    while lost.len() < 2 || !short {
         match news(&mut subscriber).await {
             PubSubNews::Message(message) => short = message.payload == b"short",
-            PubSubNews::Gap { cause: SilenceCause::Overflow { messages }, .. } => lost += messages,
+            PubSubNews::Gap { cause: SilenceCause::Overflow { messages: 1 }, topics, .. } => {
+                lost.extend(topics);
+            }
             other => panic!("unexpected: {other:?}"),
         }
     }
-    assert_eq!(lost, 1);
+    assert_eq!(lost, [0, 2], "the two topics that it came by");
     // More than any answer may be: the connection is given up, and that is a gap, too.
     redis.cli(&["EVAL", "redis.call('PUBLISH', 'deploy', string.rep('x', 20000000))", "0"]);
     let (_, cause, _) = gap(&mut subscriber).await;

@@ -351,7 +351,9 @@ async fn two_daemons_with_one_name_do_not_both_read() {
         quick
     };
     let mut second = Following::start(&redis, quick("second"));
-    let StreamNews::OtherInstance { instance } = second.news().await else { panic!("it reads") };
+    let StreamNews::OtherInstance { instance, .. } = second.news().await else {
+        panic!("it reads")
+    };
     assert_eq!(instance, "first");
     let id = add(&redis, "a");
     assert_eq!(first.entry().await.id, id);
@@ -365,7 +367,7 @@ async fn two_daemons_with_one_name_do_not_both_read() {
     assert_eq!(second.entry().await.id, b);
     // The one that had it before comes back as itself, and takes turns: it waits.
     let mut again = Following::start(&redis, quick("first"));
-    let StreamNews::OtherInstance { instance } = again.news().await else { panic!("it reads") };
+    let StreamNews::OtherInstance { instance, .. } = again.news().await else { panic!("it reads") };
     assert_eq!(instance, "second");
     // One that is killed is waited for until the lease runs out, and what it had is taken over.
     drop(second);
@@ -386,7 +388,9 @@ async fn a_name_that_was_lost_is_waited_for() {
     let id = add(&redis, "a");
     following.entry().await;
     redis.cli(&["SET", "purgewatch:host-1:instance", "another", "PX", "2000"]);
-    let StreamNews::OtherInstance { instance } = following.news().await else { panic!("no word") };
+    let StreamNews::OtherInstance { instance, .. } = following.news().await else {
+        panic!("no word")
+    };
     assert_eq!(instance, "another");
     let later = add(&redis, "b");
     following.silence(Duration::from_millis(500)).await;
@@ -491,6 +495,21 @@ async fn publishers_see_the_followers_and_what_they_confirm() {
     assert!(publisher.forget("invalidations", "host-1").await.unwrap());
     assert!(!publisher.forget("invalidations", "host-1").await.unwrap());
     assert!(publisher.followers("invalidations").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_reply_that_is_too_long_to_be_read_is_passed_over() {
+    let redis = Redis::start_forgetful();
+    let long = "redis.call('XADD', 'invalidations:replies', '*', 'x', string.rep('x', 20000000))";
+    redis.cli(&["EVAL", long, "0"]);
+    let mut publisher = Publisher::connect(redis.options()).await.unwrap();
+    let replies = "invalidations:replies";
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let mut after = publisher.position(replies).await.unwrap();
+    publisher.publish("invalidations", &[(b"ban", b"a")], 100).await.unwrap();
+    redis.cli(&["XADD", replies, "*", "confirmation", "{}"]);
+    let got = publisher.confirmations(replies, &mut after, LIMIT).await.unwrap();
+    assert_eq!(got, [b"{}".to_vec()]);
 }
 
 #[tokio::test]
