@@ -55,6 +55,8 @@ const HTTP_DEBOUNCE: Duration = Duration::from_millis(100);
 /// Everything that is known of events.
 pub(super) struct Events {
     sources: Sources,
+    /// Whether the sources are not those that the daemon began with.
+    was_replaced: bool,
     /// The one that the sources use.
     password: Option<Secret>,
     subscribed: Vec<Arc<Subscribed>>,
@@ -147,6 +149,7 @@ impl Events {
         let mut events = Self {
             subscribed: Vec::new(),
             sources,
+            was_replaced: false,
             password,
             reader: Reader::new(config),
             door,
@@ -198,6 +201,7 @@ impl Events {
             self.host = host_name(config);
             self.password = password;
             self.sources = Sources::start(config, redis, &self.host, &self.instance, self.clock);
+            self.was_replaced = true;
         }
         self.subscribe(config);
         self.reader = Reader::new(config);

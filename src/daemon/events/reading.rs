@@ -136,7 +136,7 @@ impl Events {
             PubSubNews::Gap { cause, topics: concerned, .. } => {
                 let mut topics: Vec<_> =
                     concerned.into_iter().filter_map(|at| topics.get(at).cloned()).collect();
-                if cause == SilenceCause::Started {
+                if cause == SilenceCause::Started && !self.was_replaced {
                     // The daemon looks at everything anyway when it starts.
                     topics.retain(|it| it.settings.on_gap == OnGap::Ban);
                 }

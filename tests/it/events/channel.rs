@@ -109,3 +109,18 @@ fn a_long_message_is_a_gap_of_its_own_channel_alone() {
     stage.daemon.wait("what came behind it is taken", || stage.taken() >= 2.0);
     assert_eq!((gaps("other"), stage.taken()), (Some(1.0), 2.0));
 }
+
+/// While a new configuration is taken over nobody listens: that is a gap as well.
+#[test]
+fn a_reload_that_subscribes_anew_is_a_gap() {
+    let stage = Stage::set(MODELS);
+    stage.wait_for_up(NAME);
+    let gaps = || {
+        let label = format!("subscription=\"{NAME}\"");
+        stage.daemon.metric("purgewatch_subscription_gaps_total", &[&label])
+    };
+    assert_eq!(gaps(), Some(0.0));
+    assert!(stage.reload(&format!("{MODELS}debounce = \"200ms\"\n")));
+    stage.daemon.wait("the gap is counted", || gaps() == Some(1.0));
+    assert!(stage.daemon.log().contains("messages may have been lost"));
+}
