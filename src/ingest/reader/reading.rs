@@ -130,7 +130,8 @@ impl<'a> Reading<'a> {
         if info.last < self.progress.last() {
             let cause = GapCause::WentBack;
             tell(self.news, StreamNews::Gap { lost: None, cause }).await?;
-            self.progress = begin_anew(&mut self.link, &self.options.stream, &self.group).await?;
+            let stream = &self.options.stream;
+            self.progress = begin_anew(&mut self.link, stream, &self.group, info.last).await?;
         }
         let loss = self.progress.check(&info);
         if let Some(lost) = loss {

@@ -238,11 +238,12 @@ async fn enter_group(
         true if known.is_none() => GroupStart::New,
         _ => GroupStart::Resumed(info.delivered),
     };
-    if stream_info.is_some_and(|stream| stream.last < info.delivered) {
+    if let Some(last) = stream_info.map(|stream| stream.last).filter(|last| *last < info.delivered)
+    {
         if !(created && known.is_some()) {
             let _ = tell(news, StreamNews::Gap { lost: None, cause: GapCause::WentBack }).await;
         }
-        let progress = begin_anew(link, stream, &group).await?;
+        let progress = begin_anew(link, stream, &group, last).await?;
         memory.last = Some(progress.last());
         memory.position = None;
         shared.lock().reached(progress.last());
@@ -276,17 +277,26 @@ async fn enter_group(
     Ok((start, Progress::new(info.delivered, position)))
 }
 
-/// Has a group that stands behind the end of its stream read all of it: the stream was made anew,
-/// or is an older copy, and what is added to it would be passed over until its ids have caught up.
+/// How far a group goes back that stands beyond the end of its stream, in milliseconds: as long as
+/// it can have taken to notice. More would have an older copy of a long stream read all over again,
+/// each of its bans once more.
+const WAY_BACK: u64 = 600_000;
+
+/// Has a group that stands beyond the end of its stream, which is at `last`, read the end of it: the
+/// stream was made anew, or is an older copy, and what is added to it would be passed over until its
+/// ids have caught up.
 pub(super) async fn begin_anew(
     link: &mut Link,
     stream: &str,
     group: &str,
+    last: StreamId,
 ) -> Result<Progress, IngestError> {
+    let milliseconds = last.milliseconds.saturating_sub(WAY_BACK);
+    let from = StreamId { milliseconds, sequence: 0 };
     let mut set = cmd("XGROUP");
-    set.arg("SETID").arg(stream).arg(group).arg(StreamId::ZERO.to_string());
+    set.arg("SETID").arg(stream).arg(group).arg(from.to_string());
     link.ask("XGROUP SETID", &set).await?;
-    Ok(Progress::new(StreamId::ZERO, None))
+    Ok(Progress::new(from, None))
 }
 
 /// The first error among answers.

@@ -59,10 +59,13 @@ async fn a_group_that_stands_ahead_of_its_stream_is_set_right_at_the_start() {
     let redis = Redis::start();
     let place = ahead(&redis).to_string();
     redis.cli(&["XGROUP", "CREATE", "invalidations", "purgewatch:host-1", &place, "MKSTREAM"]);
-    add(&redis, "passed over");
+    let added = add(&redis, "passed over");
     let mut following = follow(&redis);
     let (gaps, group) = gaps_until_up(&mut following).await;
-    assert_eq!((gaps, group), (vec![GapCause::WentBack], GroupStart::Resumed(StreamId::ZERO)));
+    assert_eq!(gaps, [GapCause::WentBack]);
+    // Ten minutes before the end: an older copy of a long stream is not read all over again.
+    let GroupStart::Resumed(from) = group else { panic!("{group:?}") };
+    assert_eq!(from.milliseconds, added.milliseconds - 600_000);
     finish_one(&mut following, "passed over").await;
     following.stop().await;
     // Once.
