@@ -243,6 +243,7 @@ fn configuration(
         "[daemon]\n\
          listen = \"{metrics}\"\n\
          state_dir = \"{directory}/state\"\n\
+         socket = \"{directory}/purgewatch.sock\"\n\
          \n\
          [defaults]\n\
          interval = \"1s\"\n\
