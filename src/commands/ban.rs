@@ -44,9 +44,9 @@ Examples:
   purgewatch ban --dry-run 'obj.age > 1d && obj.http.content-type ~ ^image/'
   purgewatch ban -c purgewatch.toml 'obj.http.x-model == 7' --verify-endpoint recommendations
 
-Exit status: 0 every node took every ban, and nothing old was found where proof was asked for,
-1 an object that should be gone is still served, 2 usage or a ban refused (nothing was sent),
-3 a node cannot be reached or nothing can be proven, 4 secret refused, 5 rejected by varnishd,
+Exit status: 0 every node took every ban, and nothing old was found where proof was asked for, \
+1 an object that should be gone is still served, 2 usage or a ban refused (nothing was sent), \
+3 a node cannot be reached or nothing can be proven, 4 secret refused, 5 rejected by varnishd, \
 6 cache process not running, or ended by the ban, 130 interrupted.
 With several nodes the first of 5, 4, 3, 6, 1 that occurred; all are served.")]
 pub(super) struct Arguments {

@@ -58,9 +58,9 @@ Examples:
   purgewatch check --node-http http://127.0.0.1:6081 --origin http://10.0.0.5:8080 \\
       http://rec.example.com/api/v1/recommendations/
 
-Exit status: 0 all fresh; 1 old content was found, or a pointer leads to what is not there; 2 usage or configuration; 3 a node or the
-origin did not answer, what they serve cannot be compared, or the node is no cache; 130
-interrupted.";
+Exit status: 0 all fresh; 1 old content was found, or a pointer leads to what is not there; 2 \
+usage or configuration; 3 a node or the origin did not answer, what they serve cannot be \
+compared, or the node is no cache; 130 interrupted.";
 
 /// The search for causes gets so long at least, whatever is left of the limit.
 const SHORTEST_SEARCH: Duration = Duration::from_secs(3);

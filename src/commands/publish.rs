@@ -128,10 +128,10 @@ Examples:
   purgewatch publish -c purgewatch.toml --json event.json --wait-for cache-01,cache-02
   purgewatch publish -c purgewatch.toml --forget cache-03.ams
 
-Exit status: 0 every node confirmed, and proved what was to be proven, 1 old content is still
-served, 2 usage, a ban refused or nobody to wait for (nothing was sent), 3 Redis cannot be reached,
-or a node did not confirm or nothing is proven in time, 4 Redis refused the password, or it cannot
-be read, 5 a host or its varnishd refused the event, 130 interrupted.
+Exit status: 0 every node confirmed, and proved what was to be proven, 1 old content is still \
+served, 2 usage, a ban refused or nobody to wait for (nothing was sent), 3 Redis cannot be \
+reached, or a node did not confirm or nothing is proven in time, 4 Redis refused the password, \
+or it cannot be read, 5 a host or its varnishd refused the event, 130 interrupted.
 Of several the first of 5, 4, 3, 1 that occurred.";
 
 /// How long is waited where no limit is given, beside the proof.

@@ -34,9 +34,9 @@ Examples:
   purgewatch purge http://www.example.com/ --node-http http://127.0.0.1:6081 \\
       --origin http://10.0.0.5:8080 --header 'X-Purge-Token: secret'
 
-Exit status: 0 every node took it, and nothing old was found, 1 what should be gone is still served,
-2 usage, 3 a node cannot be reached or nothing can be proven, 5 a node refused it, 6 the cache
-process ended meanwhile, 130 interrupted.
+Exit status: 0 every node took it, and nothing old was found, 1 what should be gone is still \
+served, 2 usage, 3 a node cannot be reached or nothing can be proven, 5 a node refused it, 6 \
+the cache process ended meanwhile, 130 interrupted.
 With several nodes the first of 5, 3, 6, 1 that occurred; all are served.")]
 pub(super) struct Arguments {
     /// What to purge: with it go all variants of the object

@@ -45,9 +45,10 @@ Examples:
   purgewatch status --url http://cache-01.internal:19131
   purgewatch status --output json | jq -r '.targets[] | select(.state == \"stale\") | .cause'
 
-Exit status: 0 all fresh, and bans work as far as that is checked; 1 something is stale or lagging,
-or a canary failed; 2 usage or configuration; 3 the daemon does not answer, an admin port is down,
-no events can be read, or there is something that cannot be compared; 130 interrupted. Of 1 and 3 it is 3.";
+Exit status: 0 all fresh, and bans work as far as that is checked; 1 something is stale or \
+lagging, or a canary failed; 2 usage or configuration; 3 the daemon does not answer, an admin \
+port is down, no events can be read, or there is something that cannot be compared; 130 \
+interrupted. Of 1 and 3 it is 3.";
 
 /// Where a daemon listens that nobody configured otherwise.
 const USUAL: &str = "http://127.0.0.1:19131";

@@ -64,9 +64,9 @@ Examples:
   purgewatch wait --node-http http://127.0.0.1:6081 --origin http://10.0.0.5:8080 \\
       http://rec.example.com/api/v1/recommendations/
 
-Exit status: 0 all fresh; 1 a node still served old content at the end, or the pointer did not lead
-to the value everywhere; 2 usage or configuration; 3 a node or the origin did not answer, what they serve cannot be compared, or the node is no
-cache; 130 interrupted.";
+Exit status: 0 all fresh; 1 a node still served old content at the end, or the pointer did not \
+lead to the value everywhere; 2 usage or configuration; 3 a node or the origin did not answer, \
+what they serve cannot be compared, or the node is no cache; 130 interrupted.";
 
 /// So long the end is put off at most to find out why some nodes are not fresh.
 const SEARCH: Duration = Duration::from_secs(4);
