@@ -153,7 +153,10 @@ fn redis_away_and_back() {
     assert_eq!((&of_it["subscription"], &of_it["up"]), (&"inv".into(), &true.into()), "{json}");
     assert_eq!((&of_it["events"]["taken"], &of_it["problem"]), (&1.into(), &().into()), "{json}");
     let (_, page) = stage.daemon.get("/").unwrap();
-    assert!(page.contains("<tr><td class=\"name\">inv<td class=\"state up\">up<td class=\"time\">"), "{page}");
+    assert!(
+        page.contains("<tr><td class=\"name\">inv<td class=\"state up\">up<td class=\"time\">"),
+        "{page}"
+    );
 }
 
 /// What `purgewatch status` says.
