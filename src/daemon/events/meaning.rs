@@ -232,13 +232,10 @@ impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BanTextError::Refused(refusal) = self.0 else { return self.0.fmt(f) };
         refusal.fmt(f)?;
-        match refusal {
-            Refusal::Everything { .. } => f.write_str(" (in an event: \"everything\": true)"),
-            Refusal::SlowRegex { .. } | Refusal::RecursiveRegex { .. } => {
-                f.write_str(" (in an event: \"allow_slow_regex\": true)")
-            }
-            _ => Ok(()),
-        }
+        // The key of an event is called like the flag of the command.
+        let Some(flag) = refusal.overridden_by() else { return Ok(()) };
+        let key = flag.trim_start_matches('-').replace('-', "_");
+        write!(f, " (in an event: \"{key}\": true)")
     }
 }
 
